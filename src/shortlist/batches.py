@@ -1,0 +1,162 @@
+"""One step's input as small arrays: every distinct item once, and only the table rows that the step touches.
+
+A batch names each distinct item once, whatever roles it plays (positive, index negative, seed, history), so its features
+are looked up and its tower is run once, and an item has the same vector in every role. numpy only: batches are made
+beside the step that uses the one before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.dataset import Dataset, Examples
+from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
+from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, CategoryEncoder
+from shortlist.negatives import MixedNegatives
+
+ITEM, USER, CONTEXT = "item", "user", "context"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Feature arrays of some entries, their table rows renumbered to `table_rows`, the rows that are needed."""
+
+    columns: dict[str, FeatureArray]
+    table_rows: dict[str, NDArray[np.int64]]  # by feature: the rows of its table that occur, rising
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B queries, their C = B + B' candidate columns, and what both are made of. Positions point into `item_row`."""
+
+    item_row: NDArray[np.int64]  # (n,) catalogue rows of the distinct items, the candidates first
+    candidates: int  # how many of them are candidates; the others are only looked at or remembered
+    columns: NDArray[np.int64]  # (C,) positions; column i < B is query i's positive, the rest are index draws
+    seed: NDArray[np.int64]  # (B,) positions, -1 = none
+    history: NDArray[np.int64]  # (B, L) positions, newest first, padded with -1
+    items: Features  # n entries
+    users: Features  # B entries
+    context: Features  # B entries
+    log_n: NDArray[np.float32]  # (C,)
+    weight: NDArray[np.float32]  # (B,)
+
+    @property
+    def column_item_row(self) -> NDArray[np.int64]:
+        """(C,) catalogue row of each column."""
+        return self.item_row[self.columns]
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Makes the batch of any step from its number alone, so that training can resume anywhere."""
+
+    dataset: Dataset
+    examples: Examples
+    negatives: MixedNegatives
+    batch_size: int
+    id_dropout: float
+    history_dropout: float
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in a pass; the last ones may be one example shorter, none is left out."""
+        return -(-len(self.examples) // self.batch_size)
+
+    def example_rows(self, step: int) -> NDArray[np.int64]:
+        """(B,) which examples step `step` (from 0, running on over epochs) learns from: a seeded shuffle per epoch."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.examples))
+        bounds = np.linspace(0, len(order), self.steps_per_epoch + 1).astype(np.int64)
+        return order[bounds[place] : bounds[place + 1]]
+
+    def make(self, step: int) -> Batch:
+        """The batch of step `step`."""
+        rng = np.random.default_rng((self.seed, 2, step))
+        chosen = self.examples.take(np.sort(self.example_rows(step)))
+        return self.assemble(chosen, self.negatives.sample(rng), rng)
+
+    def assemble(self, examples: Examples, index_rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+        """The batch of these examples and index draws; without `rng` nothing is dropped out."""
+        queries, dataset = examples.queries, self.dataset
+        last = dataset.query_encoder.history_last
+        history = queries.newest_first(last).astype(np.int64)
+        if rng is not None and self.history_dropout:
+            history[rng.random(history.shape) < self.history_dropout] = -1
+        column_rows = np.concatenate([examples.item_row.astype(np.int64), index_rows])
+        item_row, candidates, place = _distinct_items(
+            len(dataset.items), column_rows, np.concatenate([queries.seed_row, history.ravel()])
+        )
+        items = {name: column.take(item_row) for name, column in dataset.item_features.items()}
+        if rng is not None and self.id_dropout:
+            items = self._hide_ids(items, rng)
+        return Batch(
+            item_row,
+            candidates,
+            place[column_rows],
+            place[queries.seed_row],
+            place[history],
+            localise(items, dataset.item_encoder.embedded),
+            localise(
+                {name: column.take(queries.user_row) for name, column in dataset.user_features.items()},
+                dataset.query_encoder.user.embedded,
+            ),
+            localise(queries.context, dataset.query_encoder.context.embedded),
+            self.negatives.log_n(column_rows, len(examples)),
+            examples.weight,
+        )
+
+    def _hide_ids(self, items: dict[str, FeatureArray], rng: np.random.Generator) -> dict[str, FeatureArray]:
+        """The same entries with a share of their ids shown as unknown, so that content learns to stand alone."""
+        name = self.dataset.item_encoder.id_feature()
+        if name is None:
+            return items
+        ids = items[name]
+        encoder = self.dataset.item_encoder.features[name].encoder
+        assert isinstance(ids, Ids) and isinstance(encoder, CategoryEncoder)
+        buckets = encoder.vocabulary.unknown_buckets
+        hidden = FIRST_UNKNOWN_ROW + rng.integers(0, buckets, len(ids)).astype(np.int32)
+        return {**items, name: Ids(np.where(rng.random(len(ids)) < self.id_dropout, hidden, ids.values))}
+
+
+def _distinct_items(
+    corpus_size: int, candidate_rows: NDArray[np.integer], other_rows: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+    """(distinct catalogue rows, candidates first; how many are candidates; (M + 1,) place by row, -1 for row -1)."""
+    is_candidate, is_other = np.zeros(corpus_size + 1, bool), np.zeros(corpus_size + 1, bool)
+    is_candidate[candidate_rows] = True
+    is_other[other_rows] = True  # row -1, "none", lands on the spare last entry
+    is_other[-1] = False
+    candidates = np.flatnonzero(is_candidate)
+    item_row = np.concatenate([candidates, np.flatnonzero(is_other & ~is_candidate)])
+    place = np.empty(corpus_size + 1, np.int64)
+    place[item_row] = np.arange(len(item_row))
+    place[-1] = -1
+    return item_row, len(candidates), place
+
+
+def compact(values: NDArray[np.integer], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(the distinct values, rising; the place of each value among them), for values in [0, size), without sorting."""
+    present = np.zeros(size, bool)
+    present[values] = True
+    distinct = np.flatnonzero(present)
+    place = np.empty(size, np.int64)
+    place[distinct] = np.arange(len(distinct))
+    return distinct, place[values]
+
+
+def localise(columns: dict[str, FeatureArray], embedded: dict[str, tuple[int, int | None]]) -> Features:
+    """The columns with table rows renumbered from 0, and which rows those are."""
+    local: dict[str, FeatureArray] = {}
+    table_rows = {}
+    for name, column in columns.items():
+        if isinstance(column, Dense):
+            local[name] = column
+            continue
+        table_rows[name], values = compact(column.values, embedded[name][0])
+        values32 = values.astype(np.int32)
+        local[name] = Ids(values32) if isinstance(column, Ids) else Bag(values32, column.offsets, column.weights)
+    return Features(local, table_rows)

@@ -1,0 +1,302 @@
+"""Frozen settings: one class per stage, read from TOML, overridden by `section.key=value`, saved with what they made.
+
+Unknown keys and wrong types are errors that name the nearest key. Nothing changes after load.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import tomli_w
+
+from shortlist.errors import ConfigError
+
+FeatureKind = Literal["id", "category", "categories", "text", "number", "vector", "item", "items"]
+ITEM_KINDS = ("id", "category", "categories", "text", "number", "vector")
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all sections share: frozen, keyword-only, strict."""
+
+
+class DataSettings(Section, frozen=True):
+    """Where the tables are. Each is a file, a folder or a glob of Parquet, CSV or Arrow IPC files."""
+
+    events: str
+    items: str | None = None  # None: the corpus is every item of the log, known by its id alone
+    users: str | None = None
+    unknown_items: Literal["leave_out", "error"] = "leave_out"  # events whose item is not in the items table
+
+
+class ColumnSettings(Section, frozen=True):
+    """Which column plays which role. Roles that are not named are absent."""
+
+    item: str
+    user: str | None = None
+    time: str | None = None
+    weight: str | None = None
+    seed: str | None = None  # the item being looked at; derived from the user's earlier events where absent
+    history: str | None = None  # a list column; derived likewise
+    item_id: str | None = None  # the id column of the items table, where it is called otherwise than `item`
+    user_id: str | None = None  # the id column of the users table, where it is called otherwise than `user`
+    ties: Literal["hidden", "in_order"] = "hidden"  # may events of one instant see those above them in the file?
+
+
+class FeatureSettings(Section, frozen=True):
+    """One feature: its kind, and how its column becomes an array. `dim` defaults to `model.embedding_dim`."""
+
+    kind: FeatureKind
+    column: str | None = None
+    dim: int | None = None
+    buckets: int | None = None  # text: hash buckets; number: quantile buckets beside the standardised value
+    unknown_buckets: int = 1  # learned vectors shared by the values that training did not see
+    min_count: int = 1  # values seen fewer times are unknown
+    last: int = 50  # items: how much of the history, newest first
+    max_tokens: int = 128  # text: how many distinct tokens of one value count, those of most weight first
+    character_ngrams: tuple[int, int] = (3, 4)  # text: lengths from..to, inside words; [0, 0] = words alone
+
+
+class FeatureTable(Section, frozen=True):
+    """The features of one side, by name. Empty: proposed from the column types and printed."""
+
+    features: dict[str, str | FeatureSettings] = {}
+
+
+class ModelSettings(Section, frozen=True):
+    """The two towers."""
+
+    embedding_dim: int = 64
+    hidden: tuple[int, ...] = (512, 128)  # ReLU between, none on top; the last is the dimension of the vectors
+    temperature: float = 0.1
+    learn_temperature: bool = False
+    temperature_bounds: tuple[float, float] = (0.02, 1.0)
+    linear_path: bool = True  # add a linear map of the inputs to the towers' outputs
+    recency_weights: bool = True  # learned weights by position in the history; off = plain mean
+    item_bias: bool = True  # one more dimension of the item vector, which every query meets with the same value
+    id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
+    history_dropout: float = 0.0  # share of history items hidden in training
+
+
+class NegativeSettings(Section, frozen=True):
+    """What the softmax of a row sees beside its positive: B-1 other positives, B' uniform items of the corpus."""
+
+    batch_size: int = 1024  # B
+    index_batch_size: int = 1024  # B'
+    replacement: bool = False  # draw the B' items with replacement?
+
+
+class TrainSettings(Section, frozen=True):
+    """The loop."""
+
+    epochs: int = 10  # at most; early stopping may end sooner
+    learning_rate: float = 0.05
+    table_learning_rate: float | None = None  # absent: the same
+    table_weight_decay: float = 0.0
+    adagrad_start: float = 0.1  # start value of the squared-gradient sums
+    validation_fraction: float = 0.02  # of the window's examples: its latest, or random ones where there is no time
+    validation_at_most: int = 2048
+    patience: int = 2  # epochs without a better validation loss before stopping
+    checkpoint_steps: int = 200
+    log_steps: int = 20
+    seed: int = 0
+    threads: int | None = None  # absent: what torch chooses
+    matmul: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class EvaluateSettings(Section, frozen=True):
+    """How the model is judged."""
+
+    protocol: Literal["rolling", "holdout", "leave_last"] = "rolling"
+    train_days: int = 30
+    test_days: int = 1
+    shifts: int = 7
+    last_day: date | None = None  # rolling: the last day tested; absent: the last day of the log
+    holdout: Literal["rows", "pairs"] = "rows"
+    holdout_fraction: float = 0.1
+    ks: tuple[int, ...] = (10, 50, 100)
+    seen_items: Literal["rank", "exclude"] = "rank"  # may a list hold items of the query's own history?
+    bootstrap: int = 1000
+    seed: int = 0
+
+
+class IndexSettings(Section, frozen=True):
+    """How item vectors are searched."""
+
+    kind: Literal["exact"] = "exact"
+
+
+class Config(Section, frozen=True):
+    """All settings of a project."""
+
+    data: DataSettings
+    columns: ColumnSettings
+    item: FeatureTable = FeatureTable()
+    query: FeatureTable = FeatureTable()
+    model: ModelSettings = ModelSettings()
+    negatives: NegativeSettings = NegativeSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    index: IndexSettings = IndexSettings()
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """The settings in the TOML file at `path`, with `section.key=value` overrides applied.
+
+    Paths under [data] come back absolute, taken from the file's own folder.
+    Raises ConfigError for a missing file, broken TOML, an unknown key (naming the nearest) or a wrong type.
+    """
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no settings file at {path}: name a shortlist.toml, or make one with `shortlist fetch`") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be TOML: {error}") from None
+    for override in overrides:
+        _apply_override(tree, override)
+    folder = path.resolve().parent
+    data = tree.get("data")
+    if isinstance(data, dict):
+        for key in ("events", "items", "users"):
+            if isinstance(data.get(key), str):
+                data[key] = str(folder / data[key])
+    return config_from_tree(tree, where=str(path))
+
+
+def config_from_tree(tree: Mapping[str, Any], where: str = "settings") -> Config:
+    """The settings in a plain nested mapping. Raises ConfigError as `load_config` does."""
+    _refuse_unknown_keys(tree, Config, where, "")
+    try:
+        config = msgspec.convert(tree, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    _refuse_contradictions(config, where)
+    return config
+
+
+def config_tree(config: Config) -> dict[str, Any]:
+    """The settings as plain nested values, defaults included, absent ones left out; `config_from_tree` reads it back."""
+    tree = _without_none(msgspec.to_builtins(config, builtin_types=(date,)))
+    assert isinstance(tree, dict)
+    return tree
+
+
+def dump_config(config: Config) -> str:
+    """The settings as TOML text that `load_config` reads back to an equal value."""
+    return tomli_w.dumps(config_tree(config))
+
+
+def feature_settings(table: FeatureTable) -> dict[str, FeatureSettings]:
+    """The features by name, with a bare kind (`"id"`) spelled out."""
+    spelled = {}
+    for name, value in table.features.items():
+        if isinstance(value, str):
+            kinds = typing.get_args(FeatureKind)
+            if value not in kinds:
+                raise ConfigError(f"feature {name!r}: unknown kind {value!r}{_nearest(value, kinds)}; kinds are {', '.join(kinds)}")
+            value = FeatureSettings(kind=typing.cast(FeatureKind, value))
+        spelled[name] = value
+    return spelled
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or len(keys) < 2 or not all(keys):
+        raise ConfigError(f"an override must read section.key=value: got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    node = tree
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {key!r} is a value, not a section")
+    node[keys[-1]] = value
+
+
+def _refuse_unknown_keys(tree: Any, kind: Any, where: str, path: str) -> None:
+    """Raise for the first key that the section does not know; msgspec would not name the nearest."""
+    if isinstance(kind, types.UnionType):
+        kind = next((part for part in typing.get_args(kind) if _is_section(part)), kind)
+    if not isinstance(tree, Mapping):
+        return
+    if not _is_section(kind):
+        arguments = typing.get_args(kind)
+        if typing.get_origin(kind) is dict:
+            for key, value in tree.items():
+                _refuse_unknown_keys(value, arguments[1], where, f"{path}{key}.")
+        return
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in tree.items():
+        if key not in fields:
+            raise ConfigError(f"{where}: unknown key {path}{key}{_nearest(key, fields)}; known here: {', '.join(fields)}")
+        _refuse_unknown_keys(value, fields[key], where, f"{path}{key}.")
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _refuse_contradictions(config: Config, where: str) -> None:
+    model, negatives, train, evaluate = config.model, config.negatives, config.train, config.evaluate
+    columns = config.columns
+    rules: list[tuple[bool, str]] = [
+        (model.temperature > 0, f"model.temperature must be above 0: got {model.temperature}"),
+        (
+            0 < model.temperature_bounds[0] <= model.temperature <= model.temperature_bounds[1],
+            f"model.temperature must lie within model.temperature_bounds: got {model.temperature} for {list(model.temperature_bounds)}",
+        ),
+        (len(model.hidden) > 0 and min(model.hidden) > 0, f"model.hidden needs one or more positive widths: got {list(model.hidden)}"),
+        (model.embedding_dim > 0, f"model.embedding_dim must be positive: got {model.embedding_dim}"),
+        (0 <= model.id_dropout < 1, f"model.id_dropout is a share in [0, 1): got {model.id_dropout}"),
+        (0 <= model.history_dropout < 1, f"model.history_dropout is a share in [0, 1): got {model.history_dropout}"),
+        (negatives.batch_size >= 1, f"negatives.batch_size must be at least 1: got {negatives.batch_size}"),
+        (negatives.index_batch_size >= 0, f"negatives.index_batch_size must not be negative: got {negatives.index_batch_size}"),
+        (
+            negatives.batch_size + negatives.index_batch_size >= 2,
+            "a softmax needs a negative: set negatives.batch_size to 2 or more, or negatives.index_batch_size to 1 or more",
+        ),
+        (train.epochs >= 1, f"train.epochs must be at least 1: got {train.epochs}"),
+        (train.learning_rate > 0, f"train.learning_rate must be above 0: got {train.learning_rate}"),
+        (0 <= train.validation_fraction < 1, f"train.validation_fraction is a share in [0, 1): got {train.validation_fraction}"),
+        (0 < evaluate.holdout_fraction < 1, f"evaluate.holdout_fraction is a share in (0, 1): got {evaluate.holdout_fraction}"),
+        (min((*evaluate.ks, 1)) >= 1 and len(evaluate.ks) > 0, f"evaluate.ks needs one or more positive cut-offs: got {list(evaluate.ks)}"),
+        (
+            evaluate.protocol == "holdout" or columns.time is not None,
+            f'evaluate.protocol = "{evaluate.protocol}" needs times: name [columns] time, or set protocol = "holdout"',
+        ),
+        (
+            evaluate.protocol != "leave_last" or columns.user is not None,
+            'evaluate.protocol = "leave_last" holds out each user\'s last event: name [columns] user',
+        ),
+        (min(evaluate.train_days, evaluate.test_days, evaluate.shifts) >= 1, "evaluate.train_days, test_days and shifts must be at least 1"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise ConfigError(f"{where}: {message}")
+    for name, settings in feature_settings(config.item).items():
+        if settings.kind not in ITEM_KINDS:
+            raise ConfigError(f"{where}: item.features.{name} is of kind {settings.kind!r}, which only queries have; use one of {', '.join(ITEM_KINDS)}")
+    feature_settings(config.query)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(part) for key, part in value.items() if part is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(part) for part in value]
+    return value

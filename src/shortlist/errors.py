@@ -1,0 +1,27 @@
+"""The exceptions that users meet. Each message says what must hold, what was got, and what to do."""
+
+from __future__ import annotations
+
+
+class ShortlistError(Exception):
+    """Anything that is wrong with what the user brought; the command line prints it without a traceback."""
+
+
+class ConfigError(ShortlistError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class DataError(ShortlistError):
+    """A table breaks a rule. The message names file, column and row (counted from 1, header not counted)."""
+
+
+class ShapeError(ShortlistError):
+    """Arrays that must fit together do not."""
+
+
+class BundleError(ShortlistError):
+    """A published version is damaged, incomplete or made for another program version."""
+
+
+class FetchError(ShortlistError):
+    """Public data could not be had, or is not what it should be."""

@@ -1,0 +1,216 @@
+"""What every index promises, and the parts they share: checks, canonical scores, the order of results.
+
+Not a search itself. `exact` and the approximate indexes implement `Index`; evaluation, bundle and recommender call it.
+
+The score of a (query, row) pair has one definition, `rescore`: products exact in float64, summed by halving with
+elementwise additions, rounded once to float32. It has the same bits in any batch, with any BLAS, on any machine; matrix
+products do not (their low bits move with the shape of the batch), so they only propose candidates.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.config import IndexSettings
+from shortlist.errors import ShapeError
+
+Float32s = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+
+LARGEST_NORM = 1e18  # two such rows have an inner product that float32 still holds
+LARGEST_SIZE = 2**31 - 1  # rows must fit the low half of an order key
+CHUNK_ENTRIES = 1 << 18  # float64 products at a time: stays in the second-level cache
+
+
+class Index(ABC):
+    """Maximum inner product search over the M vectors of a corpus; row i answers for vectors[i].
+
+    kind      the name in `[index] kind`
+    is_exact  whether `search` always returns the true top k
+    size      M, the number of rows
+    dim       D, the dimension of vectors and queries
+
+    A search never changes the object, and a query's answer has the same bits alone or in any batch.
+    """
+
+    kind: str
+    is_exact: bool
+    size: int
+    dim: int
+
+    @classmethod
+    @abstractmethod
+    def build(cls, vectors: Float32s, settings: IndexSettings) -> Self:
+        """An index over `vectors` (M, D) float32, which must not change while the index lives; may be memory-mapped.
+
+        Raises ShapeError and ValueError as `check_vectors` does.
+        """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, folder: Path, vectors: Float32s) -> Self:
+        """The index that `save` wrote into `folder`, over the same `vectors`. Raises BundleError where they do not fit."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Nothing comes back. Writes what `open` needs into the existing `folder`, the vectors left out."""
+
+    @abstractmethod
+    def search(self, queries: Float32s, k: int, *, exclude: Sequence[NDArray[Any]] | None = None) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (B, k): the best rows of every query by inner product, best first, ties by lower row.
+
+        queries  (B, D) float32, finite; B may be 0
+        k        at least 1; where fewer rows are eligible, the rest is row -1 with score -inf
+        exclude  one integer array a query: rows to leave out; unknown rows and repetitions are ignored
+        Raises   ShapeError, ValueError as `check_queries` and `check_exclude` do
+        """
+
+
+def check_vectors(vectors: Float32s) -> float:
+    """The largest Euclidean norm among the rows of a corpus fit to be indexed.
+
+    vectors  (M, D) float32, M >= 1, D >= 1
+    Raises   ShapeError for another shape or type; ValueError naming the first row that is not finite or too long
+    """
+    _refuse_shape(vectors, "vectors", "(M, D)")
+    if vectors.shape[0] < 1 or vectors.shape[1] < 1:
+        raise ShapeError(f"vectors must have at least one row and one column: got shape {vectors.shape}; is the corpus empty?")
+    if vectors.shape[0] > LARGEST_SIZE:
+        raise ShapeError(f"an index holds at most {LARGEST_SIZE} rows: got {vectors.shape[0]}; split the corpus")
+    return float(checked_norms(vectors, "vectors").max())
+
+
+def check_queries(queries: Float32s, dim: int, k: int) -> NDArray[np.float64]:
+    """The Euclidean norm (B,) of every query fit to be searched in `dim` dimensions for its best `k`.
+
+    Raises ShapeError for another shape, type or dimension; ValueError for k < 1, or naming the first bad row.
+    """
+    _refuse_shape(queries, "queries", f"(B, {dim})")
+    if queries.shape[1] != dim:
+        raise ShapeError(f"queries must have the index's dimension {dim}: got {queries.shape[1]}; were both made by one model?")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k must be an integer of at least 1: got {k!r}; ask for one or more results")
+    return checked_norms(queries, "queries")
+
+
+def checked_norms(rows: Float32s, name: str) -> NDArray[np.float64]:
+    """The Euclidean norm (N,) float64 of every row. Raises ValueError naming the first not finite or above LARGEST_NORM."""
+    norms = np.empty(len(rows), np.float64)
+    step = max(1, CHUNK_ENTRIES // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step].astype(np.float64)
+        norms[start : start + step] = np.sqrt(np.einsum("nd,nd->n", part, part))
+    bad = np.flatnonzero(~(norms <= LARGEST_NORM))  # NaN fails every comparison
+    if len(bad):
+        row = int(bad[0])
+        columns = np.flatnonzero(~np.isfinite(rows[row]))
+        if len(columns):
+            found = f"{rows[row, columns[0]]} in row {row}, column {columns[0]} ({len(bad)} bad rows)"
+            raise ValueError(f"{name} must be finite: got {found}; did training diverge?")
+        raise ValueError(f"{name} must have norms up to {LARGEST_NORM:g}: got {norms[row]:g} in row {row}; scale them down")
+    return norms
+
+
+def check_exclude(exclude: Sequence[NDArray[Any]] | None, count: int, size: int) -> tuple[Rows, Rows]:
+    """(query, row): the pairs to leave out, both (E,) int64, sorted by query, without rows outside 0..size-1.
+
+    Raises ShapeError unless there are `count` one-dimensional integer arrays.
+    """
+    if exclude is None or len(exclude) == count == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    if len(exclude) != count:
+        raise ShapeError(f"exclude must have one array a query: got {len(exclude)} for {count} queries; use empty arrays to fill up")
+    arrays = [np.asarray(rows) for rows in exclude]
+    for position, rows in enumerate(arrays):
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+            found = f"{rows.dtype} of shape {rows.shape}"
+            raise ShapeError(f"exclude[{position}] must be a one-dimensional integer array: got {found}; pass rows, not ids")
+    query = np.repeat(np.arange(count, dtype=np.int64), [rows.size for rows in arrays])
+    row = np.concatenate([rows.astype(np.int64) for rows in arrays])
+    known = (row >= 0) & (row < size)
+    return query[known], row[known]
+
+
+def rescore(queries: Float32s, vectors: Float32s, rows: Rows) -> Float32s:
+    """The canonical scores (B, W) float32 of `rows` (B, W) for their queries; row -1 scores -inf."""
+    if rows.ndim != 2 or len(rows) != len(queries):
+        raise ShapeError(f"rows must be (B, W) with one line a query: got {rows.shape} for {len(queries)} queries; pad with -1")
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    query, column = np.nonzero(rows >= 0)
+    scores[query, column] = score_pairs(queries, vectors, query, rows[query, column])
+    return scores
+
+
+def score_pairs(queries: Float32s, vectors: Float32s, query: Rows, row: Rows) -> Float32s:
+    """The canonical scores (N,) float32 of the pairs (queries[query[i]], vectors[row[i]]); never -0."""
+    scores = np.empty(len(row), np.float32)
+    step = max(1, CHUNK_ENTRIES // vectors.shape[1])
+    for start in range(0, len(row), step):
+        part = slice(start, start + step)
+        products = np.multiply(queries[query[part]], vectors[row[part]], dtype=np.float64)  # (n, D)
+        scores[part] = _sum_by_halving(products) + 0.0
+    return scores
+
+
+def order_keys(rows: Rows, scores: Float32s) -> Keys:
+    """Numbers that sort ascending as (score descending, row ascending); row -1 with score -inf sorts last.
+
+    rows, scores  equal shapes; scores without NaN and -0
+    Source        the bits of a float32 sort like integers once negatives are flipped; the row fills the low half
+    """
+    bits = np.ascontiguousarray(scores).view(np.uint32)
+    falling = np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF))
+    low = rows.astype(np.int32).view(np.uint32)
+    return (falling.astype(np.uint64) << np.uint64(32)) | low
+
+
+def from_order_keys(keys: Keys) -> tuple[Rows, Float32s]:
+    """(rows, scores) that `order_keys` turned into `keys`, in the same shape."""
+    falling = (keys >> np.uint64(32)).astype(np.uint32)
+    bits = np.where(falling >> 31, falling, ~falling & np.uint32(0x7FFFFFFF))
+    rows = keys.astype(np.uint32).view(np.int32).astype(np.int64)  # the cast keeps the low half
+    return rows, bits.view(np.float32)
+
+
+def best_first(rows: Rows, scores: Float32s, k: int) -> tuple[Rows, Float32s]:
+    """(rows, scores), each (B, k): the first k of (B, W) candidates by falling score, ties by row, padded with -1 and -inf.
+
+    Each line's rows must differ, apart from the padding; scores come from `rescore`.
+    """
+    keys = np.sort(order_keys(rows, scores), axis=1)[:, :k]
+    return padded(*from_order_keys(keys), k)
+
+
+def padded(rows: Rows, scores: Float32s, k: int) -> tuple[Rows, Float32s]:
+    """(rows, scores), each widened from (B, W <= k) to (B, k) with row -1 and score -inf."""
+    missing = k - rows.shape[1]
+    if not missing:
+        return rows, scores
+    return (
+        np.pad(rows, ((0, 0), (0, missing)), constant_values=-1),
+        np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf),
+    )
+
+
+def _sum_by_halving(products: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum (N,) of every line of (N, D), which is overwritten: its second half is added to its first until one is left."""
+    width = products.shape[1]
+    while width > 1:
+        half = width // 2
+        products[:, :half] += products[:, width - half : width]
+        width -= half
+    return products[:, 0]
+
+
+def _refuse_shape(array: Float32s, name: str, shape: str) -> None:
+    if not isinstance(array, np.ndarray):
+        raise ShapeError(f"{name} must be a numpy array {shape} of float32: got {type(array).__name__}; use np.asarray")
+    if array.ndim != 2 or array.dtype != np.float32:
+        raise ShapeError(f"{name} must be {shape} float32: got {array.dtype} of shape {array.shape}; convert it first")

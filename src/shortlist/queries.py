@@ -1,0 +1,140 @@
+"""Queries as arrays: who asks, what they look at, what they chose before, and the context of the moment.
+
+The same `Queries` come from a training log (dataset.py), from a file of queries and from one online request
+(`QueryEncoder.encode`), so the query tower cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from shortlist.catalogue import Catalogue
+from shortlist.errors import DataError
+from shortlist.features.arrays import FeatureArray
+from shortlist.features.encoder import TableEncoder, open_encoder
+
+NONE_ROW = -1  # no seed, no user, or one that the tables do not know
+
+
+@dataclass(frozen=True)
+class Queries:
+    """N queries. Query i's history is history_items[history_start[i]:history_end[i]], oldest first."""
+
+    seed_row: NDArray[np.int32]  # (N,) item row, -1 = none
+    user_row: NDArray[np.int32]  # (N,) users-table row, -1 = none
+    history_items: NDArray[np.int32]  # (E,) item rows, shared by all queries
+    history_start: NDArray[np.int64]  # (N,)
+    history_end: NDArray[np.int64]  # (N,)
+    context: dict[str, FeatureArray] = field(default_factory=dict)  # each with N entries
+
+    def __len__(self) -> int:
+        return len(self.seed_row)
+
+    def take(self, rows: NDArray[np.integer]) -> Queries:
+        """The queries at `rows`, in that order."""
+        return Queries(
+            self.seed_row[rows],
+            self.user_row[rows],
+            self.history_items,
+            self.history_start[rows],
+            self.history_end[rows],
+            {name: column.take(rows) for name, column in self.context.items()},
+        )
+
+    def history(self, query: int) -> NDArray[np.int32]:
+        """Item rows of one query's history, oldest first."""
+        return self.history_items[self.history_start[query] : self.history_end[query]]
+
+    def newest_first(self, last: int) -> NDArray[np.int32]:
+        """(N, last) item rows of each history, newest first, padded with -1."""
+        positions = self.history_end[:, None] - 1 - np.arange(last)  # (N, last)
+        inside = positions >= self.history_start[:, None]
+        if not len(self.history_items):
+            return np.full(positions.shape, NONE_ROW, np.int32)
+        return np.where(inside, self.history_items[np.where(inside, positions, 0)], np.int32(NONE_ROW))
+
+
+@dataclass(frozen=True)
+class QueryEncoder:
+    """What a query is made of, fitted: user and context features, seed and history by item."""
+
+    user: TableEncoder
+    context: TableEncoder
+    has_seed: bool
+    history_last: int  # 0 = no history
+
+    def encode(self, frame: pl.DataFrame, items: Catalogue, users: Catalogue | None) -> Queries:
+        """One query a row of `frame`, whose columns are named by role: user, seed, history and the context columns.
+
+        Any of them may be missing or null. A missing seed is the newest item of the history, as it was in training.
+        Seeds and history items that are not in `items` count as none.
+        """
+        count = frame.height
+        history_items, start, end = _history_arrays(frame, items)
+        seed_row = np.full(count, NONE_ROW, np.int32)
+        if self.has_seed:
+            seed_row = _rows_of(frame, "seed", items)
+            if "seed" not in frame.columns or frame["seed"].null_count():
+                no_seed = frame["seed"].is_null().to_numpy() if "seed" in frame.columns else np.ones(count, bool)
+                newest = no_seed & (end > start)
+                seed_row[newest] = history_items[end[newest] - 1]
+        user_row = _rows_of(frame, "user", users) if users is not None else np.full(count, NONE_ROW, np.int32)
+        absent = {
+            feature.column: pl.Series([None] * count)
+            for feature in self.context.features.values()
+            if feature.column not in frame.columns
+        }
+        context = self.context.encode(frame.with_columns(**absent)) if self.context.features else {}
+        return Queries(seed_row, user_row, history_items, start, end, context)
+
+    def save(self, folder: Path) -> None:
+        """Writes the encoder's files into `folder`."""
+        self.user.save(folder, "user_features")
+        self.context.save(folder, "context_features")
+        facts = {"has_seed": self.has_seed, "history_last": self.history_last}
+        (folder / "query.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def open_query_encoder(folder: Path) -> QueryEncoder:
+    """The encoder that `QueryEncoder.save` wrote."""
+    facts = json.loads((folder / "query.json").read_text(encoding="utf-8"))
+    return QueryEncoder(
+        open_encoder(folder, "user_features"),
+        open_encoder(folder, "context_features"),
+        facts["has_seed"],
+        facts["history_last"],
+    )
+
+
+def without_history(queries: Queries) -> Queries:
+    """The same queries as if nothing had been chosen before."""
+    return replace(queries, history_end=queries.history_start)
+
+
+def _rows_of(frame: pl.DataFrame, role: str, table: Catalogue) -> NDArray[np.int32]:
+    if role not in frame.columns or frame[role].dtype == pl.Null:
+        return np.full(frame.height, NONE_ROW, np.int32)
+    return table.rows_of(frame[role]).astype(np.int32)
+
+
+def _history_arrays(
+    frame: pl.DataFrame, items: Catalogue
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """(flat item rows, starts, ends) of the list column `history`; unknown items are left out."""
+    count = frame.height
+    if "history" not in frame.columns or frame["history"].dtype == pl.Null:
+        return np.zeros(0, np.int32), np.zeros(count, np.int64), np.zeros(count, np.int64)
+    if not isinstance(frame["history"].dtype, (pl.List, pl.Array)):
+        raise DataError(f"the history must be a list column: got {frame['history'].dtype}")
+    flat = frame.select("history").with_row_index("query").explode("history", empty_as_null=False, keep_nulls=False)
+    rows = items.rows_of(flat["history"]) if flat.height else np.zeros(0, np.int64)
+    known = rows >= 0
+    lengths = np.bincount(flat["query"].to_numpy()[known], minlength=count)
+    end = np.cumsum(lengths).astype(np.int64)
+    return rows[known].astype(np.int32), end - lengths, end

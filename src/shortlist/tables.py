@@ -1,0 +1,61 @@
+"""Embedding tables and their row-sparse optimiser: the one place that sharding will touch.
+
+A step gathers the rows it needs into small leaf tensors, looks up in those, and writes the updated rows back. Nothing
+the size of a table is ever computed, and no `torch.sparse` is involved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+class EmbeddingTables:
+    """Tables by name, each with its Adagrad sums of squared gradients (Duchi et al., 2011)."""
+
+    def __init__(self, weights: dict[str, torch.Tensor], *, adagrad_start: float) -> None:
+        self.weights = weights  # name -> (rows, dim)
+        self.sums = {name: torch.full_like(weight, adagrad_start) for name, weight in weights.items()}
+        self._gathered: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def gather(self, rows: Mapping[str, NDArray[np.int64]]) -> dict[str, torch.Tensor]:
+        """Leaves (distinct rows, dim) that collect gradients; `update` takes those gradients. Rows must be distinct."""
+        leaves = {}
+        for name, table_rows in rows.items():
+            index = torch.from_numpy(table_rows)
+            leaf = self.weights[name].index_select(0, index).requires_grad_()
+            leaves[name] = leaf
+            self._gathered[name] = (index, leaf)
+        return leaves
+
+    @torch.no_grad()
+    def update(self, learning_rate: float, *, weight_decay: float = 0.0) -> None:
+        """One Adagrad step on the rows gathered last, and on no other: sums += g^2; w -= lr g / sqrt(sums)."""
+        for name, (index, leaf) in self._gathered.items():
+            if leaf.grad is None:
+                continue
+            gradient = leaf.grad
+            sums = self.sums[name].index_select(0, index).addcmul_(gradient, gradient)
+            self.sums[name].index_copy_(0, index, sums)
+            moved = leaf.detach()
+            if weight_decay:
+                moved = moved * (1 - learning_rate * weight_decay)
+            self.weights[name].index_copy_(0, index, torch.addcdiv(moved, gradient, sums.sqrt(), value=-learning_rate))
+        self._gathered = {}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything a checkpoint must hold: weights and sums, by name."""
+        return {
+            **{f"weight/{name}": weight for name, weight in self.weights.items()},
+            **{f"sum/{name}": sums for name, sums in self.sums.items()},
+        }
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """The inverse of `state`, in place."""
+        for name in self.weights:
+            self.weights[name].copy_(state[f"weight/{name}"])
+            self.sums[name].copy_(state[f"sum/{name}"])
