@@ -87,9 +87,7 @@ class BatchMaker:
         if rng is not None and self.history_dropout:
             history[rng.random(history.shape) < self.history_dropout] = -1
         column_rows = np.concatenate([examples.item_row.astype(np.int64), index_rows])
-        item_row, candidates, place = _distinct_items(
-            len(dataset.items), column_rows, np.concatenate([queries.seed_row, history.ravel()])
-        )
+        item_row, candidates, place = _distinct_items(len(dataset.items), column_rows, np.concatenate([queries.seed_row, history.ravel()]))
         items = {name: column.take(item_row) for name, column in dataset.item_features.items()}
         if rng is not None and self.id_dropout:
             items = self._hide_ids(items, rng)

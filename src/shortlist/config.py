@@ -91,16 +91,17 @@ class NegativeSettings(Section, frozen=True):
     batch_size: int = 1024  # B
     index_batch_size: int = 1024  # B'
     replacement: bool = False  # draw the B' items with replacement?
+    unchosen_weight: float = 1.0  # what an item that nobody chose counts in the softmax's sum; below 1 keeps cold items alive
 
 
 class TrainSettings(Section, frozen=True):
     """The loop."""
 
     epochs: int = 10  # at most; early stopping may end sooner
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     table_learning_rate: float | None = None  # absent: the same
     table_weight_decay: float = 0.0
-    adagrad_start: float = 0.1  # start value of the squared-gradient sums
+    adagrad_start: float = 1e-4  # start value of the squared-gradient sums
     validation_fraction: float = 0.02  # of the window's examples: its latest, or random ones where there is no time
     validation_at_most: int = 2048
     patience: int = 2  # epochs without a better validation loss before stopping
@@ -270,6 +271,7 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             negatives.batch_size + negatives.index_batch_size >= 2,
             "a softmax needs a negative: set negatives.batch_size to 2 or more, or negatives.index_batch_size to 1 or more",
         ),
+        (0 < negatives.unchosen_weight <= 1, f"negatives.unchosen_weight is a weight in (0, 1]: got {negatives.unchosen_weight}"),
         (train.epochs >= 1, f"train.epochs must be at least 1: got {train.epochs}"),
         (train.learning_rate > 0, f"train.learning_rate must be above 0: got {train.learning_rate}"),
         (0 <= train.validation_fraction < 1, f"train.validation_fraction is a share in [0, 1): got {train.validation_fraction}"),
@@ -283,14 +285,19 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             evaluate.protocol != "leave_last" or columns.user is not None,
             'evaluate.protocol = "leave_last" holds out each user\'s last event: name [columns] user',
         ),
-        (min(evaluate.train_days, evaluate.test_days, evaluate.shifts) >= 1, "evaluate.train_days, test_days and shifts must be at least 1"),
+        (
+            min(evaluate.train_days, evaluate.test_days, evaluate.shifts) >= 1,
+            "evaluate.train_days, test_days and shifts must be at least 1",
+        ),
     ]
     for holds, message in rules:
         if not holds:
             raise ConfigError(f"{where}: {message}")
     for name, settings in feature_settings(config.item).items():
         if settings.kind not in ITEM_KINDS:
-            raise ConfigError(f"{where}: item.features.{name} is of kind {settings.kind!r}, which only queries have; use one of {', '.join(ITEM_KINDS)}")
+            raise ConfigError(
+                f"{where}: item.features.{name} is of kind {settings.kind!r}, which only queries have; use one of {', '.join(ITEM_KINDS)}"
+            )
     feature_settings(config.query)
 
 

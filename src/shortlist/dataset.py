@@ -6,8 +6,9 @@ events before its own instant; with `ties = "in_order"`, from the rows above it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import numpy as np
 import polars as pl
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 
 from shortlist.catalogue import Catalogue
 from shortlist.config import Config, FeatureSettings, feature_settings
+from shortlist.errors import ConfigError
 from shortlist.features.arrays import FeatureArray, columns_from_flat, flat_arrays
 from shortlist.features.encoder import TableEncoder, fit_encoder
 from shortlist.log import EventLog
 from shortlist.project import Project, feature_column
 from shortlist.protocols import Split
-from shortlist.queries import NONE_ROW, Queries, QueryEncoder
+from shortlist.queries import NONE_ROW, Queries, QueryEncoder, without_seed
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class Examples:
         return Examples(self.queries.take(rows), self.item_row[rows], self.weight[rows], self.time[rows], self.asker[rows])
 
     def save(self, folder: Path) -> None:
-        """Writes one .npy file an array into `folder`, which is made."""
+        """Writes one .npy file an array into `folder`, which is made; numbered, because the order of features is part of a model."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, array in self._arrays().items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        for number, (name, array) in enumerate(self._arrays().items()):
+            np.save(folder / f"{number:04d} {quote(name, safe=' ')}.npy", array, allow_pickle=False)
 
     def _arrays(self) -> dict[str, NDArray[np.generic]]:
         queries = self.queries
@@ -64,11 +66,12 @@ class Examples:
 
 def open_examples(folder: Path) -> Examples:
     """The examples that `Examples.save` wrote, memory-mapped: opening costs nothing, rows are read as they are taken."""
-    arrays = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
+    files = sorted(folder.glob("*.npy"))
+    arrays = {unquote(path.stem.partition(" ")[2]): np.load(path, mmap_mode="r", allow_pickle=False) for path in files}
     prefix = "context."
     context = columns_from_flat({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})
-    query_parts = ("seed_row", "user_row", "history_items", "history_start", "history_end")
-    queries = Queries(*(arrays[name] for name in query_parts), context=context)
+    seed, user = arrays["seed_row"], arrays["user_row"]
+    queries = Queries(seed, user, arrays["history_items"], arrays["history_start"], arrays["history_end"], context)
     return Examples(queries, arrays["item_row"], arrays["weight"], arrays["time"], arrays["asker"])
 
 
@@ -126,10 +129,9 @@ def _fit_query_encoder(config: Config, train_log: EventLog, users: Catalogue | N
     has_seed, history_last = False, 0
     for name, settings in feature_settings(config.query).items():
         table, column = feature_column(name, settings, config, side="query")
-        if settings.kind == "item":
-            has_seed = True
-        elif settings.kind == "items":
-            history_last = settings.last
+        if settings.kind in ("item", "items"):
+            _refuse_other_than_role(name, settings.kind, column if table != "users" else "users", has_seed, history_last)
+            has_seed, history_last = (True, history_last) if settings.kind == "item" else (has_seed, settings.last)
         elif table == "users":
             user_features[name] = (column, settings)
         else:
@@ -142,6 +144,18 @@ def _fit_query_encoder(config: Config, train_log: EventLog, users: Catalogue | N
     seen_rows = users.rows_of(train_log.frame["user"])
     seen_users[seen_rows[seen_rows >= 0]] = True
     return QueryEncoder(fit_encoder(user_features, users.frame, seen=seen_users), context, has_seed, history_last)
+
+
+def _refuse_other_than_role(name: str, kind: str, column: str, has_seed: bool, history_last: int) -> None:
+    """Raise for an item feature that is neither the seed nor the history: a query has one of each, and no other."""
+    role, is_double = ("seed", has_seed) if kind == "item" else ("history", history_last > 0)
+    if column != role:
+        raise ConfigError(
+            f"query.features.{name} of kind {kind!r} must be the query's {role}: got column {column!r}; "
+            f"set [columns] {role} to that column, or take the feature out"
+        )
+    if is_double:
+        raise ConfigError(f"a query must have one feature of kind {kind!r}: got {name!r} as a second; take one out")
 
 
 def _examples(
@@ -157,15 +171,12 @@ def _examples(
     item_row = items.rows_of(frame["item"]).astype(np.int32)
     time = frame["time"].to_numpy() if "time" in frame.columns else np.zeros(count, np.int64)
     queries = encoder.encode(frame, items, users)
-    if "user" in frame.columns and "time" in frame.columns:
-        histories, start, end = derived_histories(
-            frame["user"], time, item_row, in_order=config.columns.ties == "in_order", remembered=remembered
-        )
-        derived = Queries(queries.seed_row, queries.user_row, histories, start, end, queries.context)
-        if "history" not in frame.columns and encoder.history_last:
-            queries = derived
-        if encoder.has_seed and "seed" not in frame.columns:
-            queries.seed_row[:] = derived.newest_first(1)[:, 0]
+    if "history" not in frame.columns and "user" in frame.columns and "time" in frame.columns:
+        in_order = config.columns.ties == "in_order"
+        histories, start, end = derived_histories(frame["user"], time, item_row, in_order=in_order, remembered=remembered)
+        queries = replace(queries, history_items=histories, history_start=start, history_end=end)
+        if encoder.has_seed:
+            queries = queries.looking_at_newest(without_seed(frame))
     weight = frame["weight"].to_numpy() if "weight" in frame.columns else np.ones(count, np.float32)
     return Examples(queries, item_row, weight, time, _askers(frame))
 
@@ -208,8 +219,8 @@ def _askers(frame: pl.DataFrame) -> NDArray[np.int64]:
     if role is None:
         return np.full(frame.height, NONE_ROW, np.int64)
     ids = frame[role]
-    numbers = ids if ids.dtype.is_integer() else ids.hash(seed=0).reinterpret(signed=True)  # equal across logs of one process
-    return numbers.cast(pl.Int64).fill_null(NONE_ROW).to_numpy()
+    numbers = (ids.hash(seed=0) // 2).cast(pl.Int64)  # never negative; equal ids have equal numbers in all logs
+    return pl.select(pl.when(ids.is_not_null()).then(numbers).otherwise(NONE_ROW)).to_series().to_numpy()
 
 
 def _codes(values: pl.Series) -> NDArray[np.int64]:
@@ -222,7 +233,7 @@ def _mentioned(log: EventLog, items: Catalogue) -> NDArray[np.bool_]:
     """(M,) items that the log names as seed or in a history."""
     mentioned = np.zeros(len(items), bool)
     columns = [log.frame["seed"]] if "seed" in log.frame.columns else []
-    columns += [log.frame["history"].explode()] if "history" in log.frame.columns else []
+    columns += [log.frame["history"].explode(empty_as_null=False, keep_nulls=False)] if "history" in log.frame.columns else []
     for column in columns:
         rows = items.rows_of(column)
         mentioned[rows[rows >= 0]] = True

@@ -76,15 +76,16 @@ def encode_queries(
 
 
 @torch.no_grad()
-def full_corpus_loss(model: TwoTower, tables: Tables, dataset: Dataset, examples: Examples) -> float:
-    """Mean nats per example under the softmax over the whole corpus: what training estimates, without sampling."""
+def full_corpus_loss(model: TwoTower, tables: Tables, dataset: Dataset, examples: Examples, log_weight: NDArray[np.float32]) -> float:
+    """Mean nats per example under the softmax over the whole corpus: what training estimates, without sampling.
+
+    log_weight   (M,) natural log of what each item counts in the sum (MixedNegatives.log_weight)
+    """
     corpus = encode_corpus(model, tables, dataset.item_features)
-    vectors = encode_queries(
-        model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding
-    )
-    items, total = torch.from_numpy(corpus.vector), 0.0
+    vectors = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
+    items, offset, total = torch.from_numpy(corpus.vector), torch.from_numpy(log_weight), 0.0
     for rows in _blocks(len(examples), 256):
-        logits = torch.from_numpy(vectors[rows]) @ items.T / model.temperature  # (b, M)
+        logits = torch.from_numpy(vectors[rows]) @ items.T / model.temperature + offset  # (b, M)
         total += len(rows) * float(full_softmax_loss(logits, torch.from_numpy(examples.item_row[rows].astype(np.int64))))
     return total / len(examples)
 

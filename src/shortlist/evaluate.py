@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shortlist.config import EvaluateSettings
 from shortlist.dataset import Dataset, Examples
+from shortlist.errors import DataError, ShapeError
 from shortlist.metrics import bootstrap_interval, coverage, mrr_at, ndcg_at, pessimistic_rank, recall_at
 from shortlist.queries import Queries
 
@@ -58,20 +59,23 @@ class Tested:
 
 
 def test_queries(dataset: Dataset, examples: Examples, settings: EvaluateSettings, split: str) -> tuple[Examples, Tested]:
-    """The examples that count under `settings.seen_items`, and what is known of them."""
+    """The examples that count under `settings.seen_items`, and what is known of them. Raises DataError where none is left."""
     repeats = 0
     if settings.seen_items == "exclude":
         fresh = np.array([item not in seen for item, seen in zip(examples.item_row, seen_items(examples.queries), strict=True)], bool)
         repeats = int((~fresh).sum())
         examples = examples.take(np.flatnonzero(fresh))
+    if not len(examples):
+        raise DataError(
+            f"split {split} needs a query to test: got none, {repeats} left out for answers the query knew; "
+            'check [evaluate] seen_items (now "' + settings.seen_items + '")'
+        )
     return examples, Tested(split, examples.asker, slices_of(dataset, examples), len(dataset.train), repeats)
 
 
 def seen_items(queries: Queries) -> list[NDArray[np.int64]]:
     """For each query the item rows it already knows: its seed and its whole history."""
-    return [
-        np.append(queries.history(query), queries.seed_row[query]).astype(np.int64) for query in range(len(queries))
-    ]
+    return [np.append(queries.history(query), queries.seed_row[query]).astype(np.int64) for query in range(len(queries))]
 
 
 def rank_positives(retriever: Retriever, examples: Examples, corpus_size: int, settings: EvaluateSettings) -> Ranked:
@@ -100,7 +104,7 @@ def slices_of(dataset: Dataset, examples: Examples) -> dict[str, NDArray[np.bool
     before = np.empty(len(counts))
     before[order] = (np.cumsum(counts[order]) - counts[order]) / max(counts.sum(), 1)  # share of choices above each item
     above, chosen = before[examples.item_row], counts[examples.item_row] > 0
-    known = np.isin(examples.asker, dataset.train.asker)
+    known = np.isin(examples.asker, dataset.train.asker) & (examples.asker >= 0)  # nobody is not a known user
     return {
         "head items": chosen & (above < HEAD_SHARE),
         "mid items": chosen & (above >= HEAD_SHARE) & (above < MID_SHARE),
@@ -119,7 +123,9 @@ def evaluation_table(
     ranked   for each split, one entry a model, in the same order of models
     The mean over splits weighs every split alike, as the paper's average of seven days does; so each query weighs
     1 / (queries of its split). Intervals come from a bootstrap over users, a user keeping their queries of all splits.
+    Raises   ShapeError where the splits do not list the same models, each once
     """
+    _refuse_uneven(ranked)
     weight = np.concatenate([np.full(len(split), 1.0 / len(split)) for split in tested])
     asker = np.concatenate([split.asker for split in tested])
     cluster = np.where(asker < 0, -1 - np.arange(len(asker)), asker)  # nobody in particular: each stands alone
@@ -127,9 +133,7 @@ def evaluation_table(
     ranks = {entry.model: np.concatenate([models[i].rank for models in ranked]) for i, entry in enumerate(ranked[0])}
 
     def summary(rank: NDArray[np.int64], mask: NDArray[np.bool_]) -> dict[str, Any]:
-        return {
-            name: _interval(values[mask], cluster[mask], weight[mask], settings) for name, values in _metrics(rank, settings).items()
-        }
+        return {name: _interval(values[mask], cluster[mask], weight[mask], settings) for name, values in _metrics(rank, settings).items()}
 
     everything = np.ones(len(weight), bool)
     models = {name: summary(rank, everything) for name, rank in ranks.items()}
@@ -165,6 +169,12 @@ def evaluation_table(
             for name, mask in masks.items()
         },
     }
+
+
+def _refuse_uneven(ranked: Sequence[Sequence[Ranked]]) -> None:
+    names = [[entry.model for entry in models] for models in ranked]
+    if any(line != names[0] for line in names) or len(set(names[0])) < len(names[0]):
+        raise ShapeError(f"every split must list the same models, each once, in one order: got {names}; give each its own name")
 
 
 def _metrics(rank: NDArray[np.int64], settings: EvaluateSettings) -> dict[str, NDArray[np.float64]]:

@@ -1,33 +1,25 @@
 """Tables in files: a file, a folder or a glob of Parquet, CSV or Arrow IPC becomes one frame that remembers its rows' origins.
 
-What a file says comes through unchanged: a CSV column is an integer column only if every value is written the way an
-integer prints ("007" and "85123A" keep a column text). Damage is an error naming file and row, never a shorter table.
-It knows nothing of roles: log.py and catalogue.py do. One file for three formats, since what they promise is one thing: the
-same table in any of them is the same frame (CSV's part, `typed` and below, is half of it).
+What a file says comes through unchanged, and the same table in any format is the same frame. Damage is an error naming file
+and row, never a shorter table. It knows nothing of roles: log.py and catalogue.py do. What is particular to CSV is in csv_files.py.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import glob
-import gzip
-import io
 import os
-import re
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from shortlist.csv_files import read_csv_text, typed
 from shortlist.errors import DataError
 
 FORMATS = {
@@ -41,11 +33,6 @@ FORMATS = {
     ".feather": "Arrow IPC",
     ".ipc": "Arrow IPC",
 }
-END_OF_FILE = "<shortlist: end of file>"  # a row put behind every CSV: an open quote swallows it
-HEAD = 1000  # values tried before a whole column is
-INSTANT = re.compile(r"^(\d{4}-\d\d-\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)? ?(Z|UTC|[+-]\d\d:?(?:\d\d)?)?$")
-DECIMAL = r"^(?:-?(?:0|[1-9]\d*)?\.?\d*(?:[eE][+-]?\d+)?|NaN|nan|-?inf)$"
-ONLY_DECIMAL = r"\.\d|\d\.|[eE][+-]|[nN]a[nN]|inf"  # "1E5" alone may be an id, "1.5" and "1e-05" are not
 
 Rows = npt.NDArray[np.int64]
 
@@ -160,69 +147,6 @@ def inner_type(dtype: pl.DataType) -> pl.DataType | None:
     return None
 
 
-def typed(text: pl.Series) -> pl.Series:
-    """The CSV column as integers, floats, booleans, dates or UTC times if every value is written as one; else as it came.
-
-    A column without values has type Null. Integers too large for 64 bits stay text.
-    """
-    if text.null_count() == len(text):
-        return text.cast(pl.Null)
-    for convert in (_integers, _floats, _booleans, times_from_text):
-        if convert(text.drop_nulls().head(HEAD)) is not None:
-            series = convert(text)
-            if series is not None:
-                return series
-    return text
-
-
-def times_from_text(text: pl.Series) -> pl.Series | None:
-    """ISO 8601 text as Date, as Datetime, or as Datetime in UTC if every value has an offset; None if any value is otherwise.
-
-    Digits below a microsecond are cut off (times are whole microseconds).
-    """
-    parts = text.str.extract_groups(INSTANT.pattern).struct.unnest()
-    parts.columns = ["day", "hour", "minute", "second", "fraction", "offset"]
-    missing = text.null_count()
-    day = parts["day"].str.to_date("%Y-%m-%d", strict=False)
-    offsets = len(text) - parts["offset"].null_count()
-    if day.null_count() > missing or (offsets and offsets < len(text) - missing):
-        return None
-    if parts["hour"].null_count() == len(text) and not offsets:
-        return day.alias(text.name)
-    times = parts.select(_instant(day)).to_series().alias(text.name)
-    if times.null_count() > missing:  # an hour of 25
-        return None
-    return times.dt.replace_time_zone("UTC") if offsets else times
-
-
-def _instant(day: pl.Series) -> pl.Expr:
-    hour, minute, second = (pl.col(name).cast(pl.Int64).fill_null(0) for name in ("hour", "minute", "second"))
-    micros = pl.col("fraction").str.pad_end(6, "0").str.head(6).cast(pl.Int64).fill_null(0)
-    sign = pl.when(pl.col("offset").str.starts_with("-")).then(-1).otherwise(1)
-    digits = pl.col("offset").str.replace_all("[^0-9]", "").str.pad_end(4, "0")  # "+05:30" -> "0530", "+05" -> "0500", "Z" -> "0000"
-    offset = (sign * (digits.str.head(2).cast(pl.Int64) * 60 + digits.str.slice(2, 2).cast(pl.Int64))).fill_null(0)
-    valid = (hour < 24) & (minute < 60) & (second < 60) & (offset.abs() < 24 * 60)
-    elapsed = ((hour * 60 + minute - offset) * 60 + second) * 1_000_000 + micros
-    return pl.when(valid).then(pl.lit(day).cast(pl.Datetime("us")) + pl.duration(microseconds=elapsed))
-
-
-def _integers(text: pl.Series) -> pl.Series | None:
-    numbers = text.cast(pl.Int64, strict=False)
-    same = numbers.null_count() == text.null_count() and (numbers.cast(pl.String) == text).all()
-    return numbers if same else None  # canonical: it prints as it was written
-
-
-def _floats(text: pl.Series) -> pl.Series | None:
-    if not text.str.contains(DECIMAL).all() or not text.str.contains(ONLY_DECIMAL).any():
-        return None
-    numbers = text.cast(pl.Float64, strict=False)
-    return numbers if numbers.null_count() == text.null_count() else None
-
-
-def _booleans(text: pl.Series) -> pl.Series | None:
-    return text == "true" if text.is_in(["true", "false"]).all() else None
-
-
 def _matching(pattern: str, what: str) -> list[Path]:
     """The files meant by `pattern`, by name, all of one format."""
     path = Path(pattern)
@@ -307,81 +231,8 @@ def _text_for_categories(name: str, dtype: pl.DataType) -> pl.Expr:
     return pl.col(name)
 
 
-def _read_csv(path: Path, separator: str = ",") -> pl.DataFrame:
-    """The CSV file with every column as text."""
-    data = _bytes_of(path)
-    header = _csv_header(data, path, separator)
-    if not data.endswith(b"\n"):
-        data += b"\n"
-    data += (END_OF_FILE + separator * (len(header) - 1) + "\n").encode()
-    try:
-        table = pa_csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pa_csv.ReadOptions(use_threads=False, block_size=1 << 24),  # threads would lose the row numbers
-            parse_options=pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.large_string()), strings_can_be_null=True, null_values=[""]
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        _explain_csv(str(error), header, data, path, separator)
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    if frame[header[0]][-1] != END_OF_FILE:
-        raise DataError(f"{path.name} row {frame.height}: a quote is opened and never closed: the file is cut off; write or copy it again")
-    return frame.head(-1)
-
-
 def _read_tsv(path: Path) -> pl.DataFrame:
-    return _read_csv(path, "\t")
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is truncated or not a gzip file ({error}); write or copy it again") from None
-
-
-def _csv_header(data: bytes, path: Path, separator: str) -> list[str]:
-    first = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", errors="replace", newline="")
-    header = next((row for row in csv.reader(first, delimiter=separator) if row), None)
-    if not data.strip() or header is None:
-        raise DataError(f"{path} is empty: a CSV file starts with a line of column names; write or copy it again")
-    for place, name in enumerate(header):
-        if "\ufffd" in name:
-            raise DataError(f"{path}: column names must be UTF-8 text: got {name!r}; save the file as UTF-8")
-        if not name:
-            raise DataError(f"{path}: column {place + 1} has no name; name it in the first line, or leave it out (pandas: index=False)")
-        if name in header[:place]:
-            raise DataError(f"{path} must have columns of different names: got {name!r} twice; rename one")
-    return header
-
-
-def _explain_csv(message: str, header: list[str], data: bytes, path: Path, separator: str) -> NoReturn:
-    """Raise the DataError that says in our words and our row numbers what Arrow found in the file."""
-    if found := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", message):
-        row, expected, got = map(int, found.groups())
-        cause = "the line is cut off, or a quote is never closed" if got < expected else "a separator inside a value must stand in quotes"
-        raise DataError(f"{path.name} row {row - 1}: must have {expected} fields as the header has: got {got}; {cause}")
-    if found := re.search(r"CSV column #(\d+): Row #(\d+).*invalid UTF8", message):
-        column, row = int(found[1]), int(found[2])
-        raise DataError(f"{path.name} row {row - 1}: column {header[column]!r} must be UTF-8 text: got other bytes; save the file as UTF-8")
-    if "straddl" in message:
-        row = _rows_before_open_quote(data, separator)
-        raise DataError(f"{path.name} row {row}: a quote is opened and never closed; close it, or write or copy the file again")
-    raise DataError(f"{path} must be a CSV file: {message[:200]}")
-
-
-def _rows_before_open_quote(data: bytes, separator: str) -> int:
-    """The row that never ends, by a slow second reading."""
-    lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", errors="replace", newline=""), delimiter=separator)
-    count = 0
-    try:
-        count = sum(1 for row in lines if row) - 1  # the last one is the open one
-    except csv.Error:
-        return count
-    return count
+    return read_csv_text(path, "\t")
 
 
 def _checked_header(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
@@ -413,6 +264,6 @@ def _article(kind: str) -> str:
 _READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     "Parquet": _read_parquet,
     "Arrow IPC": _read_ipc,
-    "CSV": _read_csv,
+    "CSV": read_csv_text,
     "TSV": _read_tsv,
 }

@@ -37,6 +37,10 @@ def expected_count_loss(
             f"log_n and item_row must have one value per candidate: got {len(log_n)} and {len(item_row)} for {columns}. "
             "Did you append the uniform negatives' values?"
         )
+    if weight is not None and weight.shape != (queries,):
+        raise ShapeError(f"weight must have one value per query: got {weight.numel()} for {queries}")
+    if bias is not None and bias.shape != (columns,):
+        raise ShapeError(f"bias must have one value per candidate: got {bias.numel()} for {columns}")
     finite = torch.isfinite(log_n)
     if columns > 1 and not bool(finite.all()):
         raise ValueError(f"log_n must be finite: column {int((~finite).nonzero()[0, 0])} is {log_n[~finite][0].item()}")
@@ -54,9 +58,7 @@ def expected_count_loss(
     return (row_loss * weight).sum() / weight.sum().clamp_min(torch.finfo(row_loss.dtype).tiny)
 
 
-def full_softmax_loss(
-    logits: torch.Tensor, item_row: torch.Tensor, weight: torch.Tensor | None = None
-) -> torch.Tensor:
+def full_softmax_loss(logits: torch.Tensor, item_row: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Weighted mean of -log P(positive) with the softmax over the whole corpus, in nats per query: the oracle.
 
     logits    (B, M) one column an item of the corpus

@@ -122,7 +122,8 @@ def bootstrap_interval(
     mean = float(sums.sum() / counts.sum())
     if cluster is not None:
         _, number = np.unique(_checked_cluster(cluster, len(values), "cluster"), return_inverse=True)
-        sums, counts = np.bincount(number, weights=sums), np.bincount(number, weights=counts)
+        sums = np.bincount(number, weights=sums).astype(np.float64)
+        counts = np.bincount(number, weights=counts).astype(np.float64)
     random = np.random.default_rng(seed)
     means = np.empty(resamples)
     for resample in range(resamples):

@@ -24,6 +24,7 @@ class MixedNegatives:
     frequency: ItemFrequency
     index_batch_size: int
     replacement: bool = False
+    unchosen_weight: float = 1.0  # in (0, 1]: what an item that nobody chose counts in the softmax, see `log_n`
 
     @property
     def corpus_size(self) -> int:
@@ -47,15 +48,24 @@ class MixedNegatives:
             n_j = (B - 1) q_j + B' / M
 
         It may exceed 0. An item that nobody chose has the uniform part alone.
+        With `unchosen_weight` w < 1 an item that nobody chose weighs w in the softmax's sum: its n is divided by w, so its
+        logit settles log(1/w) higher. Nobody choosing it may mean that nobody could.
         Raises ValueError if an item can never be a negative (B' = 0 and q_j = 0): it cannot be corrected.
         Source: SCIENCE of the project, section 1; Yang et al. name the mixture Q* and leave it open.
         """
         expected = (batch_size - 1) * self.frequency.q[item_row] + self.drawn / self.corpus_size
+        if self.unchosen_weight != 1.0:
+            expected = np.where(self.frequency.q[item_row] > 0, expected, expected / self.unchosen_weight)
         if not np.all(expected > 0) and batch_size > 1:
             row = int(np.asarray(item_row)[np.argmin(expected)])
             raise ValueError(f"every candidate must have a positive expected count: item row {row} has 0 with B' = {self.drawn}")
         with np.errstate(divide="ignore"):
             return np.log(expected).astype(np.float32)
+
+    def log_weight(self) -> NDArray[np.float32]:
+        """(M,) natural log of what each item counts in the softmax's sum: 0, or log(unchosen_weight) where nobody chose it."""
+        weight = np.where(self.frequency.q > 0, 1.0, self.unchosen_weight)
+        return np.log(weight).astype(np.float32)
 
     def expected_accidental_hits(self, batch_size: int) -> float:
         """Mean number of columns a row that hold its own positive once more: (B-1) sum_j q_j^2 + B'/M."""

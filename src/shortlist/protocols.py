@@ -47,11 +47,12 @@ def splits(log: EventLog, config: Config) -> Iterator[Split]:
     match settings.protocol:
         case "rolling":
             for first_test_day in rolling_days(log, config):
-                yield _checked(rolling_split(log, first_test_day, settings.train_days, settings.test_days))
+                split = rolling_split(log, first_test_day, settings.train_days, settings.test_days)
+                yield _checked(split, "train_days, test_days, shifts and last_day against the log's time span")
         case "holdout":
-            yield _checked(holdout_split(log, settings.holdout, settings.holdout_fraction, settings.seed))
+            yield _checked(holdout_split(log, settings.holdout, settings.holdout_fraction, settings.seed), "holdout_fraction")
         case "leave_last":
-            yield _checked(leave_last_split(log))
+            yield _checked(leave_last_split(log), "protocol: no user may have a second event")
 
 
 def rolling_days(log: EventLog, config: Config) -> list[date]:
@@ -93,12 +94,12 @@ def leave_last_split(log: EventLog) -> Split:
     return Split("last event of each user", log, test, np.ones(len(test), bool))
 
 
-def _checked(split: Split) -> Split:
+def _checked(split: Split, settings: str) -> Split:
     tested = int(split.test.sum())
     if tested == 0 or tested == len(split.test):
         raise DataError(
             f"split {split.name} needs events on both sides: got {len(split.test) - tested} to learn from and {tested} to test; "
-            "check [evaluate] train_days, test_days, shifts, last_day against the log's time span"
+            f"check [evaluate] {settings}"
         )
     return split
 
@@ -109,3 +110,13 @@ def _day_of(time_us: int) -> date:
 
 def _microseconds(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000
+
+
+def latest_window(log: EventLog, config: Config) -> EventLog:
+    """The events a model to be published learns from: the last `train_days` of a rolling protocol, else the whole log."""
+    settings = config.evaluate
+    if settings.protocol != "rolling":
+        return log
+    last = settings.last_day or _day_of(int(log.frame["time"].max()))  # type: ignore[arg-type]  # the log has a time and a row
+    end = _microseconds(last + timedelta(days=1))
+    return log.between(end - settings.train_days * _DAY_US, end)

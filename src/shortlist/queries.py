@@ -51,6 +51,13 @@ class Queries:
         """Item rows of one query's history, oldest first."""
         return self.history_items[self.history_start[query] : self.history_end[query]]
 
+    def looking_at_newest(self, which: NDArray[np.bool_]) -> Queries:
+        """The same queries, those of `which` (N,) with the newest item of their history as seed, or none without a history."""
+        seed_row = np.where(which, np.int32(NONE_ROW), self.seed_row)
+        newest = which & (self.history_end > self.history_start)
+        seed_row[newest] = self.history_items[self.history_end[newest] - 1]
+        return replace(self, seed_row=seed_row)
+
     def newest_first(self, last: int) -> NDArray[np.int32]:
         """(N, last) item rows of each history, newest first, padded with -1."""
         positions = self.history_end[:, None] - 1 - np.arange(last)  # (N, last)
@@ -76,22 +83,14 @@ class QueryEncoder:
         Seeds and history items that are not in `items` count as none.
         """
         count = frame.height
-        history_items, start, end = _history_arrays(frame, items)
-        seed_row = np.full(count, NONE_ROW, np.int32)
-        if self.has_seed:
-            seed_row = _rows_of(frame, "seed", items)
-            if "seed" not in frame.columns or frame["seed"].null_count():
-                no_seed = frame["seed"].is_null().to_numpy() if "seed" in frame.columns else np.ones(count, bool)
-                newest = no_seed & (end > start)
-                seed_row[newest] = history_items[end[newest] - 1]
+        seed_row = _rows_of(frame, "seed", items) if self.has_seed else np.full(count, NONE_ROW, np.int32)
         user_row = _rows_of(frame, "user", users) if users is not None else np.full(count, NONE_ROW, np.int32)
         absent = {
-            feature.column: pl.Series([None] * count)
-            for feature in self.context.features.values()
-            if feature.column not in frame.columns
+            feature.column: pl.Series([None] * count) for feature in self.context.features.values() if feature.column not in frame.columns
         }
         context = self.context.encode(frame.with_columns(**absent)) if self.context.features else {}
-        return Queries(seed_row, user_row, history_items, start, end, context)
+        queries = Queries(seed_row, user_row, *_history_arrays(frame, items), context)
+        return queries.looking_at_newest(without_seed(frame)) if self.has_seed else queries
 
     def save(self, folder: Path) -> None:
         """Writes the encoder's files into `folder`."""
@@ -112,9 +111,9 @@ def open_query_encoder(folder: Path) -> QueryEncoder:
     )
 
 
-def without_history(queries: Queries) -> Queries:
-    """The same queries as if nothing had been chosen before."""
-    return replace(queries, history_end=queries.history_start)
+def without_seed(frame: pl.DataFrame) -> NDArray[np.bool_]:
+    """(n,) rows that name no seed. A seed that the items do not know is one all the same."""
+    return frame["seed"].is_null().to_numpy() if "seed" in frame.columns else np.ones(frame.height, bool)
 
 
 def _rows_of(frame: pl.DataFrame, role: str, table: Catalogue) -> NDArray[np.int32]:
@@ -123,15 +122,13 @@ def _rows_of(frame: pl.DataFrame, role: str, table: Catalogue) -> NDArray[np.int
     return table.rows_of(frame[role]).astype(np.int32)
 
 
-def _history_arrays(
-    frame: pl.DataFrame, items: Catalogue
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+def _history_arrays(frame: pl.DataFrame, items: Catalogue) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
     """(flat item rows, starts, ends) of the list column `history`; unknown items are left out."""
     count = frame.height
     if "history" not in frame.columns or frame["history"].dtype == pl.Null:
         return np.zeros(0, np.int32), np.zeros(count, np.int64), np.zeros(count, np.int64)
     if not isinstance(frame["history"].dtype, (pl.List, pl.Array)):
-        raise DataError(f"the history must be a list column: got {frame['history'].dtype}")
+        raise DataError(f"the history must be a list column: got {frame['history'].dtype}; write one list of item ids a row")
     flat = frame.select("history").with_row_index("query").explode("history", empty_as_null=False, keep_nulls=False)
     rows = items.rows_of(flat["history"]) if flat.height else np.zeros(0, np.int64)
     known = rows >= 0

@@ -7,62 +7,31 @@
     STORE/tmp-*                       what a killed writer left behind; the next writer sweeps it
 
 Everything is written beside its place, synced, and renamed into it, so that a kill at any moment leaves the old live
-version or the new one. A version may be copied elsewhere: `verify_version` needs its folder alone, and trusts nothing in it.
+version or the new one. What makes a version whole is manifest.py's matter.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import re
 import shutil
-import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Any
 
-import msgspec
-
+from shortlist.disk import file_errors, open_regular, sync_folder, write_synced
 from shortlist.errors import BundleError
+from shortlist.manifest import plain_facts, seal, verify_version
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
 LAST = "LAST"
 LOCK = ".lock"
-MANIFEST_LARGEST_BYTES = 1_000_000
-VERSION_LARGEST_BYTES = 1 << 40
-CHUNK_BYTES = 1 << 20
 POINTER_LARGEST_BYTES = 64
 
 _VERSION_NAME = re.compile(r"v([0-9]{6,18})")
-_Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-
-
-class FileFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The size and the hash of one file of a version."""
-
-    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
-    sha256: _Digest
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a version says about itself: `facts` are the publisher's, `files` go by relative name, `sha256` is its own hash."""
-
-    format: int
-    created: str  # UTC, ISO 8601; for people only: nothing is ordered by it
-    facts: dict[str, Any]
-    files: dict[str, FileFacts]
-    sha256: _Digest
-
-
-class _Head(msgspec.Struct):
-    format: int
 
 
 def publish_version(store: Path, write: Callable[[Path], None], *, facts: Mapping[str, Any]) -> Path:
@@ -73,11 +42,11 @@ def publish_version(store: Path, write: Callable[[Path], None], *, facts: Mappin
             the file system; whatever `write` raises. After an error the old version is live, unless CURRENT itself was
             being synced; what CURRENT names is whole in any case.
     """
-    plain = _plain_facts(facts)
-    with _file_errors(f"publishing to {store}"):
+    plain = plain_facts(facts)
+    with file_errors(f"publishing to {store}"):
         if not store.is_dir():
             store.mkdir(parents=True)
-            _sync_folder(store.parent)
+            sync_folder(store.parent)
         with _writer(store):
             _sweep(store)
             name = _next_name(store)
@@ -88,7 +57,7 @@ def publish_version(store: Path, write: Callable[[Path], None], *, facts: Mappin
 
 def current_version(store: Path) -> Path:
     """The folder of the live version. Raises BundleError where none is live, or CURRENT is damaged."""
-    with _file_errors(f"reading {store / CURRENT}"):
+    with file_errors(f"reading {store / CURRENT}"):
         name = _read_pointer(store, CURRENT)
     if name is None:
         raise BundleError(f"no version is live in {store}: {CURRENT} is missing; publish one")
@@ -97,14 +66,14 @@ def current_version(store: Path) -> Path:
 
 def versions(store: Path) -> list[str]:
     """The names of all complete versions, oldest first. Raises BundleError where there is no store."""
-    with _file_errors(f"reading {store}"), os.scandir(store) as entries:
+    with file_errors(f"reading {store}"), os.scandir(store) as entries:
         names = [entry.name for entry in entries if _VERSION_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)]
     return sorted(names, key=_number)
 
 
 def set_current(store: Path, name: str) -> Path:
     """The folder of version `name`, now live: a way back. Raises BundleError where it is unknown or does not verify."""
-    with _file_errors(f"switching {store} to {name}"), _writer(store):
+    with file_errors(f"switching {store} to {name}"), _writer(store):
         folder = _version_folder(store, name)
         verify_version(folder)
         _write_pointer(store, CURRENT, name)
@@ -118,34 +87,16 @@ def prune(store: Path, keep: int = 3) -> list[str]:
     """
     if keep < 1:
         raise BundleError(f"keep must be at least 1: got {keep}; the newest version always stays")
-    with _file_errors(f"pruning {store}"), _writer(store):
+    with file_errors(f"pruning {store}"), _writer(store):
         _sweep(store)
         live = current_version(store).name
         doomed = [name for name in versions(store)[:-keep] if name != live]
         for name in doomed:
             tmp = _tmp(store)
             os.rename(store / name, tmp)  # first out of sight: a kill never leaves half a version under its name
-            _sync_folder(store)
+            sync_folder(store)
             shutil.rmtree(tmp)
     return doomed
-
-
-def verify_version(folder: Path, *, max_bytes: int = VERSION_LARGEST_BYTES) -> Manifest:
-    """The manifest of a version whose every byte is as published. Needs 1 MB of memory beside the manifest.
-
-    max_bytes  the most that the files may take in all
-    Raises     BundleError naming the file that is missing, extra, changed, of another size, not regular, or hostile
-    """
-    with _file_errors(f"verifying {folder}"):
-        if not stat.S_ISDIR(os.lstat(folder).st_mode):
-            raise BundleError(f"{folder} must be a folder, not a symlink or a file; name the version's own folder")
-        manifest = _read_manifest(folder / MANIFEST)
-        _check_listing(folder, manifest, max_bytes)
-        for name, expected in manifest.files.items():
-            found = _file_facts(folder / name, limit=expected.size_bytes)
-            if found != expected:
-                raise BundleError(f"{folder / name} must be as published: its hash or size changed; publish again or restore it")
-    return manifest
 
 
 def _build_version(store: Path, name: str, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
@@ -154,132 +105,13 @@ def _build_version(store: Path, name: str, write: Callable[[Path], None], facts:
     try:
         tmp.mkdir()
         write(tmp)
-        _seal(tmp, facts)
+        seal(tmp, facts)
         _write_pointer(store, LAST, name)
         os.rename(tmp, store / name)
-        _sync_folder(store)
+        sync_folder(store)
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise
-
-
-def _seal(folder: Path, facts: dict[str, Any]) -> None:
-    """Nothing comes back: every file of `folder` is synced and listed in its new manifest."""
-    files = {}
-    for name, path in _regular_files(folder):
-        if not _is_safe_name(name) or name == MANIFEST:
-            raise BundleError(f"{path} must have another name: {name!r} is taken, or does not travel between systems; rename it")
-        files[name] = _file_facts(path, sync=True)
-    raw = _sealed(Manifest(format=FORMAT, created=datetime.now(UTC).isoformat(), facts=facts, files=files, sha256=""))
-    if len(raw) > MANIFEST_LARGEST_BYTES:
-        raise BundleError(f"{MANIFEST} must stay below {MANIFEST_LARGEST_BYTES} bytes: got {len(raw)}; write fewer files or facts")
-    _write_synced(folder / MANIFEST, raw)
-    for parent, _, _ in os.walk(folder, topdown=False):
-        _sync_folder(Path(parent))
-
-
-def _plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts as they will be read back."""
-    try:
-        text = json.dumps(dict(facts), allow_nan=False)
-        plain = msgspec.json.decode(text, type=dict[str, Any])
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise BundleError(f"facts must be plain JSON values: {error}; turn them into text, numbers, lists and dicts") from None
-    if json.dumps(plain) != text:
-        raise BundleError("facts must survive JSON: keys that become equal as text do not; rename one")
-    return plain
-
-
-def _sealed(manifest: Manifest) -> bytes:
-    """The bytes of the manifest, with the hash of the same bytes without the hash put in."""
-    blank = msgspec.json.encode(msgspec.structs.replace(manifest, sha256=""), order="sorted")
-    digest = hashlib.sha256(blank).hexdigest()
-    return msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, sha256=digest), order="sorted"), indent=1)
-
-
-def _read_manifest(path: Path) -> Manifest:
-    with _open_regular(path) as file:
-        raw = file.read(MANIFEST_LARGEST_BYTES + 1)
-    if len(raw) > MANIFEST_LARGEST_BYTES:
-        raise BundleError(f"{path} must stay below {MANIFEST_LARGEST_BYTES} bytes: got more; this is no manifest of ours")
-    try:
-        made_for = msgspec.json.decode(raw, type=_Head).format
-        if made_for > FORMAT:
-            raise BundleError(f"{path} was made by a newer shortlist: format {made_for}, this one reads up to {FORMAT}; upgrade shortlist")
-        if made_for != FORMAT:
-            raise BundleError(f"{path} must have format {FORMAT}: got {made_for}; publish again")
-        manifest = msgspec.json.decode(raw, type=Manifest)
-        as_published = _sealed(manifest) == raw
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} must be a manifest: {error}; publish again or restore it") from None
-    if not as_published:
-        raise BundleError(f"{path} must be as published: its own hash does not match; publish again or restore it")
-    return manifest
-
-
-def _check_listing(folder: Path, manifest: Manifest, max_bytes: int) -> None:
-    """Nothing comes back. Raises BundleError unless exactly the listed files stand in `folder`, with their sizes."""
-    for name in manifest.files:
-        if not _is_safe_name(name) or name == MANIFEST:
-            raise BundleError(f"{folder / MANIFEST} must list plain names below its folder: got {name!r}; do not trust this version")
-    total = sum(facts.size_bytes for facts in manifest.files.values())
-    if total > max_bytes:
-        raise BundleError(f"{folder} must hold at most {max_bytes} bytes: {MANIFEST} lists {total}; raise max_bytes if that is meant")
-    missing = set(manifest.files)
-    for name, path in _regular_files(folder):
-        if name == MANIFEST:
-            continue
-        if name not in manifest.files:
-            raise BundleError(f"{path} must be listed in {MANIFEST}: it is extra; remove it or publish again")
-        size, expected = os.lstat(path).st_size, manifest.files[name].size_bytes
-        if size != expected:
-            raise BundleError(f"{path} must have the published size of {expected} bytes: got {size}; publish again or restore it")
-        missing.remove(name)
-    if missing:
-        raise BundleError(f"{folder / min(missing)} must exist: it is missing ({len(missing)} such); publish again or restore it")
-
-
-def _regular_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(name relative to `folder`, path) of every file below it. Raises BundleError for a symlink, a pipe or a device."""
-    waiting = [("", folder)]
-    while waiting:
-        prefix, parent = waiting.pop()
-        with os.scandir(parent) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append((f"{prefix}{entry.name}/", parent / entry.name))
-                elif entry.is_file(follow_symlinks=False):
-                    yield prefix + entry.name, parent / entry.name
-                else:
-                    raise BundleError(
-                        f"{parent / entry.name} must be a regular file or a folder: got a symlink or a device; copy its content"
-                    )
-
-
-def _is_safe_name(name: str) -> bool:
-    """Whether a relative name stays below its folder and means the same on every system."""
-    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(name.split("/"))
-
-
-def _file_facts(path: Path, *, limit: int | None = None, sync: bool = False) -> FileFacts:
-    """The size and hash of a file, read in chunks; with `limit`, reading ends at the first chunk beyond that many bytes."""
-    digest, size = hashlib.sha256(), 0
-    with _open_regular(path) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-            if limit is not None and size > limit:
-                break
-        if sync:
-            os.fsync(file.fileno())
-    return FileFacts(size_bytes=size, sha256=digest.hexdigest())
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """The file, open for reading. Never follows a symlink, never waits for a pipe."""
-    if not stat.S_ISREG(os.lstat(path).st_mode):
-        raise BundleError(f"{path} must be a regular file: got a symlink, a folder or a device; copy its content")
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 
 def _version_folder(store: Path, name: str) -> Path:
@@ -302,7 +134,7 @@ def _next_name(store: Path) -> str:
 def _read_pointer(store: Path, pointer: str) -> str | None:
     """The version name in STORE/CURRENT or STORE/LAST; None where the file does not exist."""
     try:
-        with _open_regular(store / pointer) as file:
+        with open_regular(store / pointer) as file:
             raw = file.read(POINTER_LARGEST_BYTES)
     except FileNotFoundError:
         return None
@@ -316,27 +148,12 @@ def _write_pointer(store: Path, pointer: str, name: str) -> None:
     """Nothing comes back: STORE/pointer holds `name`, at once or not at all."""
     tmp = _tmp(store)
     try:
-        _write_synced(tmp, f"{name}\n".encode("ascii"))
+        write_synced(tmp, f"{name}\n".encode("ascii"))
         os.replace(tmp, store / pointer)
     except BaseException:
         tmp.unlink(missing_ok=True)
         raise
-    _sync_folder(store)
-
-
-def _write_synced(path: Path, raw: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(store)
 
 
 def _tmp(store: Path) -> Path:
@@ -364,12 +181,3 @@ def _writer(store: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _file_errors(what: str) -> Iterator[None]:
-    """Turns errors of the file system into BundleError."""
-    try:
-        yield
-    except OSError as error:
-        raise BundleError(f"{what} failed: {error}; see to the disk or the path, then try again") from error

@@ -22,9 +22,10 @@ from torch.nn import functional
 from shortlist.batches import Batch
 from shortlist.config import ModelSettings
 from shortlist.dataset import Dataset
-from shortlist.features.arrays import Bag, Dense, FeatureArray
+from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.features.encoder import TableEncoder
 from shortlist.features.vocabulary import CategoryEncoder
+from shortlist.queries import QueryEncoder
 
 NORM_FLOOR = 1e-6  # keeps a zero vector from dividing by zero
 BIAS = "#bias"  # suffix of the table of item biases, which has the rows of the id table
@@ -95,13 +96,12 @@ class QueryTower(nn.Module):
 class TwoTower(nn.Module):
     """Both towers and the temperature. The embedding tables live outside (tables.py); lookups come in as tensors."""
 
-    def __init__(self, dataset: Dataset, settings: ModelSettings) -> None:
+    def __init__(self, item_encoder: TableEncoder, query_encoder: QueryEncoder, settings: ModelSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.history_last = dataset.query_encoder.history_last
-        self.id_feature = dataset.item_encoder.id_feature()
-        item_width = input_width(dataset.item_encoder, settings)
-        query_encoder = dataset.query_encoder
+        self.history_last = query_encoder.history_last
+        self.id_feature = item_encoder.id_feature()
+        item_width = input_width(item_encoder, settings)
         query_width = input_width(query_encoder.user, settings) + input_width(query_encoder.context, settings)
         self.item = ItemTower(item_width, settings)
         self.query = QueryTower(query_width, self.history_last, settings)
@@ -114,9 +114,7 @@ class TwoTower(nn.Module):
         low, high = self.settings.temperature_bounds
         return self.log_temperature.exp().clamp(low, high)
 
-    def encode_items(
-        self, columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], candidates: int
-    ) -> EncodedItems:
+    def encode_items(self, columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], candidates: int) -> EncodedItems:
         """The items with these features, whose rows point into `tables` (`item/feature`); the first are candidates."""
         x = torch.cat(embed(columns, tables, "item"), dim=1)  # (n, width)
         embedding, vector, bias = self.item(x, candidates)
@@ -148,7 +146,8 @@ class TwoTower(nn.Module):
             pooled = torch.zeros_like(seed_vector)
         has_history = (present.sum(dim=1, keepdim=True) > 0).float()
         x = torch.cat([seed_vector.new_zeros(len(seed), 0), *features], dim=1)
-        return self.query(seed_vector * has_seed, has_seed, pooled, has_history, x)
+        vector: torch.Tensor = self.query(seed_vector * has_seed, has_seed, pooled, has_history, x)
+        return vector
 
     def encode_batch(self, batch: Batch, tables: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, EncodedItems]:
         """(B, D) query vectors, and the batch's distinct items encoded."""
@@ -180,17 +179,17 @@ def initial_tables(dataset: Dataset, settings: ModelSettings, generator: torch.G
         for name, (rows, dim) in encoder.embedded.items():
             width = dim or settings.embedding_dim
             tables[f"{side}/{name}"] = torch.randn(rows, width, generator=generator) * width**-0.5
-    name = dataset.item_encoder.id_feature()
-    if settings.item_bias and name is not None:
-        tables[f"item/{name}{BIAS}"] = _initial_biases(dataset, name)
+    id_feature = dataset.item_encoder.id_feature()
+    if settings.item_bias and id_feature is not None:
+        tables[f"item/{id_feature}{BIAS}"] = _initial_biases(dataset, id_feature)
     return tables
 
 
 def _initial_biases(dataset: Dataset, name: str) -> torch.Tensor:
     encoder = dataset.item_encoder.features[name].encoder
-    assert isinstance(encoder, CategoryEncoder)
-    counts = np.zeros(encoder.vocabulary.table_rows)
-    np.add.at(counts, dataset.item_features[name].values, dataset.item_counts)  # type: ignore[union-attr]
+    ids = dataset.item_features[name]
+    assert isinstance(encoder, CategoryEncoder) and isinstance(ids, Ids)
+    counts = np.bincount(ids.values, weights=dataset.item_counts, minlength=encoder.vocabulary.table_rows)
     biases = np.log(counts + 0.5)
     return torch.from_numpy((biases - biases.mean()).astype(np.float32))[:, None]
 
@@ -234,4 +233,5 @@ def mlp(width: int, hidden: Sequence[int], *, starts_at_zero: bool) -> nn.Sequen
 
 def normalise(vectors: torch.Tensor) -> torch.Tensor:
     """The vectors at length 1."""
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+    length: torch.Tensor = vectors.norm(dim=1, keepdim=True)
+    return vectors / length.clamp_min(NORM_FLOOR)

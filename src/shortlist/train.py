@@ -62,7 +62,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(settings.seed)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            self.model = TwoTower(dataset, config.model)
+            self.model = TwoTower(dataset.item_encoder, dataset.query_encoder, config.model)
         self.tables = EmbeddingTables(initial_tables(dataset, config.model, generator), adagrad_start=settings.adagrad_start)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.Adagrad(
@@ -72,7 +72,9 @@ class Trainer:
         self.bfloat16 = settings.matmul == "bfloat16" or (settings.matmul == "auto" and has_fast_bfloat16())
         counts = np.bincount(examples.item_row, minlength=len(dataset.items))
         negatives = config.negatives
-        self.negatives = MixedNegatives(exact_frequency(counts), negatives.index_batch_size, negatives.replacement)
+        self.negatives = MixedNegatives(
+            exact_frequency(counts), negatives.index_batch_size, negatives.replacement, negatives.unchosen_weight
+        )
         self.maker = BatchMaker(
             dataset,
             examples,
@@ -96,7 +98,9 @@ class Trainer:
             log.advance(step + 1, last, loss)
             if (step + 1) % self.settings.log_steps == 0:
                 rate = seen / (time.perf_counter() - started)
-                log.record({"step": step + 1, "epoch": step // per_epoch, "loss": loss, "examples_per_second": round(rate), **self._facts(batch)})
+                log.record(
+                    {"step": step + 1, "epoch": step // per_epoch, "loss": loss, "examples_per_second": round(rate), **self._facts(batch)}
+                )
             if (step + 1) % per_epoch == 0 and validate is not None:
                 self._end_epoch(step // per_epoch, validate, log)
             if self.progress.stopped:
@@ -125,10 +129,11 @@ class Trainer:
             bias=bias,
         )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         self.optimizer.step()
-        rate = self.settings.table_learning_rate or self.settings.learning_rate
-        self.tables.update(rate, weight_decay=self.settings.table_weight_decay)
+        settings = self.settings
+        rate = settings.learning_rate if settings.table_learning_rate is None else settings.table_learning_rate
+        self.tables.update(rate, weight_decay=settings.table_weight_decay)
         value = float(loss.detach())
         if not np.isfinite(value):
             raise FloatingPointError(

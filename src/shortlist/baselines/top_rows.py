@@ -31,7 +31,7 @@ def top_rows(
 def _top_block(
     scores: NDArray[np.float32], k: int, exclude: Sequence[NDArray[Any]] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    count, corpus_size = scores.shape
+    corpus_size = scores.shape[1]
     if exclude is not None:
         scores = scores.copy()
         for query, rows in enumerate(exclude):

@@ -73,9 +73,7 @@ FeatureArray = Ids | Bag | Dense
 _SHAPES: dict[str, type[Ids] | type[Bag] | type[Dense]] = {"ids": Ids, "bag": Bag, "dense": Dense}
 
 
-def ragged_positions(
-    starts: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def ragged_positions(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """All positions start..end-1 of every range, one after the other, and the (n + 1,) offsets that part them."""
     lengths = ends - starts
     offsets = np.zeros(len(lengths) + 1, np.int64)
@@ -89,9 +87,7 @@ def flat_arrays(columns: dict[str, FeatureArray]) -> dict[str, NDArray[np.generi
     """The columns as plain arrays with self-describing names (`title.bag.offsets`), to be saved."""
     names = {shape: name for name, shape in _SHAPES.items()}
     return {
-        f"{feature}.{names[type(column)]}.{part}": array
-        for feature, column in columns.items()
-        for part, array in column.arrays().items()
+        f"{feature}.{names[type(column)]}.{part}": array for feature, column in columns.items() for part, array in column.arrays().items()
     }
 
 

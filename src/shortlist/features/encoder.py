@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from shortlist.features.arrays import FeatureArray
 from shortlist.features.number import NumberEncoder, VectorEncoder, fit_number, fit_vector
 from shortlist.features.saved_values import values_from_arrays, values_to_arrays
 from shortlist.features.text import TextEncoder, fit_text
-from shortlist.features.vocabulary import CategoriesEncoder, CategoryEncoder, Vocabulary, fit_vocabulary
+from shortlist.features.vocabulary import CategoriesEncoder, CategoryEncoder, Vocabulary, fit_vocabulary, list_values
 
 ColumnEncoder = CategoryEncoder | CategoriesEncoder | TextEncoder | NumberEncoder | VectorEncoder
 BUCKET_SUFFIX = "#bucket"
@@ -98,7 +99,7 @@ class TableEncoder:
             facts[feature_name] = {"column": feature.column, "settings": settings, **scalars}
             arrays.update({f"{feature_name}/{part}": np.ascontiguousarray(array) for part, array in parts.items()})
         (folder / f"{name}.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        save_file(arrays, folder / f"{name}.safetensors")  # type: ignore[arg-type]  # its signature wants np.ndarray of any dtype
+        save_file(arrays, folder / f"{name}.safetensors")
 
 
 def open_encoder(folder: Path, name: str) -> TableEncoder:
@@ -109,8 +110,7 @@ def open_encoder(folder: Path, name: str) -> TableEncoder:
     for feature_name, fact in facts.items():
         prefix = f"{feature_name}/"
         parts = {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
-        saved = {key: tuple(value) if isinstance(value, list) else value for key, value in fact["settings"].items()}
-        settings = FeatureSettings(**saved)
+        settings = msgspec.convert(fact["settings"], FeatureSettings)
         features[feature_name] = Feature(fact["column"], settings, _encoder_from_state(settings, fact, parts))
     return TableEncoder(features)
 
@@ -141,7 +141,7 @@ def _fit_column(values: pl.Series, settings: FeatureSettings) -> ColumnEncoder:
         case "id" | "category":
             return CategoryEncoder(fit_vocabulary(values, settings))
         case "categories":
-            return CategoriesEncoder(fit_vocabulary(values.explode(), settings))
+            return CategoriesEncoder(fit_vocabulary(list_values(values), settings))
         case "text":
             return fit_text(values, settings)
         case "number":

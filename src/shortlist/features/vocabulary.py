@@ -14,11 +14,13 @@ import xxhash
 from numpy.typing import NDArray
 
 from shortlist.config import FeatureSettings
+from shortlist.errors import DataError
 from shortlist.features.arrays import Bag, Ids
 
 MISSING_ROW = 0
 FIRST_UNKNOWN_ROW = 1
 _HASH_SEED = 17
+_FEW = 16  # below one value per this many known ones, halving the sorted values is cheaper than hashing them all
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,31 @@ class Vocabulary:
         return FIRST_UNKNOWN_ROW + self.unknown_buckets + len(self.values)
 
     def rows(self, values: pl.Series) -> NDArray[np.int32]:
-        """(n,) table row of each value."""
+        """(n,) table row of each value. Raises DataError for values of another type than in training: 7 is not "07"."""
         values = _plain(values)
-        if self.values.dtype != values.dtype and len(self.values) and values.dtype != pl.Null:
-            values = values.cast(self.values.dtype, strict=False)
-        known = pl.DataFrame({"value": self.values, "row": np.arange(len(self.values), dtype=np.int32)})
-        if values.dtype == pl.Null or not len(self.values):
-            found = pl.Series([None] * len(values), dtype=pl.Int32)
-        else:
-            found = pl.DataFrame({"value": values}).join(known, on="value", how="left", maintain_order="left")["row"]
-        rows = found.fill_null(-1).to_numpy().astype(np.int32) + (FIRST_UNKNOWN_ROW + self.unknown_buckets)
-        unknown = (found.is_null() & values.is_not_null()).to_numpy()
+        missing = values.is_null().to_numpy()
+        if values.dtype == pl.Null:
+            return np.full(len(values), MISSING_ROW, np.int32)
+        if len(self.values) and self.values.dtype != values.dtype:
+            raise DataError(f"column {values.name!r} must hold {self.values.dtype} values, as in training: got {values.dtype}; convert it")
+        place = self._places(values)
+        rows = place + np.int32(FIRST_UNKNOWN_ROW + self.unknown_buckets)
+        unknown = (place < 0) & ~missing
         rows[unknown] = self.unknown_rows(values.filter(pl.Series(unknown)))
-        rows[values.is_null().to_numpy()] = MISSING_ROW
+        rows[missing] = MISSING_ROW
         return rows
+
+    def _places(self, values: pl.Series) -> NDArray[np.int32]:
+        """(n,) where each value stands among the known ones, -1 = nowhere."""
+        if not len(self.values):
+            return np.full(len(values), -1, np.int32)
+        if len(values) * _FEW < len(self.values):
+            place = np.minimum(np.asarray(self.values.search_sorted(values), np.int64), len(self.values) - 1)
+            is_there = (self.values[place] == values).fill_null(False).to_numpy()
+            return np.where(is_there, place, -1).astype(np.int32)
+        known = pl.DataFrame({"value": self.values, "place": np.arange(len(self.values), dtype=np.int32)})
+        found = values.alias("value").to_frame().join(known, on="value", how="left", maintain_order="left")["place"]
+        return found.fill_null(-1).to_numpy()
 
     def unknown_rows(self, values: pl.Series) -> NDArray[np.int32]:
         """(n,) the rows the values have, or would have, as unknown ones: what id dropout shows instead."""
@@ -84,19 +97,37 @@ class CategoriesEncoder:
     vocabulary: Vocabulary
 
     def encode(self, values: pl.Series) -> Bag:
-        """n bags."""
-        exploded = pl.DataFrame({"list": values}).with_row_index("entry").explode("list", empty_as_null=True)
-        rows = self.vocabulary.rows(exploded["list"])
-        lengths = np.bincount(exploded["entry"].to_numpy(), minlength=len(values))
+        """n bags; a null inside a list is a missing value among the others."""
+        lists = _lists(values)
+        rows = self.vocabulary.rows(lists.explode(empty_as_null=True, keep_nulls=True))
+        lengths = np.maximum(lists.list.len().fill_null(0).to_numpy(), 1)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         weights = np.repeat(1.0 / lengths, lengths).astype(np.float32)
         return Bag(rows, offsets, weights)
 
 
+def list_values(values: pl.Series) -> pl.Series:
+    """All values of all lists, one after the other. Raises DataError as `CategoriesEncoder.encode` does."""
+    return _lists(values).explode(empty_as_null=False, keep_nulls=False)
+
+
+def _lists(values: pl.Series) -> pl.Series:
+    """The values as a list column. Raises DataError for what is none; a column without any value is one of null lists."""
+    if values.dtype == pl.Null:
+        return values.cast(pl.List(pl.Null))
+    if isinstance(values.dtype, pl.Array):
+        return values.arr.to_list()
+    if not isinstance(values.dtype, pl.List):
+        raise DataError(f"column {values.name!r} must hold lists, as in training: got {values.dtype}; write one list a row")
+    return values
+
+
 def _plain(values: pl.Series) -> pl.Series:
-    """Values as strings or 64-bit integers, the two types a vocabulary has."""
+    """Values as strings or 64-bit integers, the two types a vocabulary has. Raises DataError for other types."""
     if values.dtype == pl.Boolean or values.dtype.is_integer():
         return values.cast(pl.Int64)
     if values.dtype in (pl.Categorical, pl.Enum):
         return values.cast(pl.String)
+    if values.dtype not in (pl.String, pl.Null):
+        raise DataError(f"column {values.name!r} must hold strings, integers or booleans: got {values.dtype}; convert it")
     return values

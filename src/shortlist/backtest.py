@@ -1,0 +1,67 @@
+"""Train on the past, test on what came after, for every split of the protocol, beside what must be beaten.
+
+Each split has a folder with its run, which can be published and is resumed or read back when the evaluation is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from shortlist.baselines.cooccurrence import CoOccurrence
+from shortlist.baselines.popularity import Popularity
+from shortlist.config import Config
+from shortlist.dataset import Dataset, make_dataset
+from shortlist.evaluate import Ranked, Retriever, Tested, evaluation_table, rank_positives, test_queries
+from shortlist.learned import LearnedRetriever
+from shortlist.project import Project
+from shortlist.protocols import Split, latest_window, splits
+from shortlist.run import Run, train_run
+from shortlist.train import TrainLog
+
+LogTo = Callable[[Path, str], AbstractContextManager[TrainLog]]
+LAST = "last"
+
+
+def backtest(project: Project, folder: Path, *, log_to: LogTo) -> dict[str, Any]:
+    """The evaluation table (evaluate.evaluation_table) of the two-tower model and the baselines over all splits.
+
+    folder   gets one run a split, named after it, and a link `last` to the newest
+    log_to   opens a training log, given its file and a title for people
+    """
+    tested, ranked = [], []
+    for split in splits(project.log, project.config):
+        run_folder = folder / split.name.replace("%", "").replace(" ", "-")
+        split_tested, split_ranked = _test_split(project, split, run_folder, log_to)
+        tested.append(split_tested)
+        ranked.append(split_ranked)
+        _link(folder / LAST, run_folder)
+    return evaluation_table(tested, ranked, project.config.evaluate, len(project.items))
+
+
+def baselines(dataset: Dataset, config: Config) -> list[Retriever]:
+    """What a model has to beat, fitted on the training window."""
+    seeds_ask = config.columns.user is None and config.columns.seed is not None
+    return [Popularity(dataset), CoOccurrence(dataset, seeds_ask=seeds_ask)]
+
+
+def train_latest(project: Project, folder: Path, *, log_to: LogTo) -> Run:
+    """The run of the latest window, to be published: nothing is held out but what early stopping looks at."""
+    return train_run(project, latest_window(project.log, project.config), folder, log_to=lambda path: log_to(path, "training"))
+
+
+def _test_split(project: Project, split: Split, folder: Path, log_to: LogTo) -> tuple[Tested, list[Ranked]]:
+    settings = project.config.evaluate
+    train_log = split.train_log
+    dataset = make_dataset(project, train_log)
+    examples, tested = test_queries(dataset, dataset.encode_split(split, project.config), settings, split.name)
+    run = train_run(project, train_log, folder, dataset=dataset, log_to=lambda path: log_to(path, f"training for {split.name}"))
+    retrievers = [LearnedRetriever(run.model, run.tables, dataset), *baselines(dataset, project.config)]
+    return tested, [rank_positives(retriever, examples, len(dataset.items), settings) for retriever in retrievers]
+
+
+def _link(link: Path, target: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.name, target_is_directory=True)

@@ -1,0 +1,139 @@
+"""A finished run -> the content of a bundle: vectors, tables, towers as ONNX, index. The only writer of bundles.
+
+The graphs hold the dense layers alone; lookups stay in numpy (features/lookup.py), over memory-mapped tables.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from shortlist import __version__
+from shortlist.bundle import FORMAT, ITEM_INPUTS, ITEM_OUTPUTS, QUERY_INPUTS, QUERY_OUTPUTS
+from shortlist.catalogue import Catalogue, read_catalogue
+from shortlist.config import dump_config
+from shortlist.encode import encode_corpus
+from shortlist.features.arrays import flat_arrays
+from shortlist.index.exact import ExactIndex
+from shortlist.run import Run
+from shortlist.saved_arrays import save_arrays
+from shortlist.store import publish_version
+from shortlist.towers import BIAS, TwoTower, input_width
+
+_OPSET = 17
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publication did."""
+
+    folder: Path
+    items: int
+    new_items: int  # not in the catalogue that training saw: found by their content
+    gone_items: int  # in that catalogue, and no more
+
+
+def publish_run(run: Run, store: Path, *, items: str | None = None) -> Published:
+    """A new live version in `store`, of the run's own catalogue or of the newer snapshot at `items`.
+
+    Raises DataError for a snapshot that breaks a rule; BundleError where another writer holds the store.
+    """
+    catalogue = run.items if items is None else read_catalogue(items, run.items.id_column)
+    facts = {
+        "bundle": FORMAT,
+        "shortlist": __version__,
+        "items": len(catalogue),
+        "item_id": catalogue.id_column,
+        "user_id": None if run.users is None else run.users.id_column,
+        "trained_on": {key: run.facts[key] for key in ("examples", "first_time", "last_time", "fingerprint")},
+    }
+    folder = publish_version(store, lambda target: write_bundle(target, run, catalogue), facts=facts)
+    kept = int((run.items.rows_of(catalogue.ids) >= 0).sum())
+    return Published(folder, len(catalogue), len(catalogue) - kept, len(run.items) - kept)
+
+
+def write_bundle(folder: Path, run: Run, catalogue: Catalogue) -> None:
+    """Writes the files of a bundle into the empty `folder`."""
+    (folder / "config.toml").write_text(dump_config(run.config), encoding="utf-8")
+    run.item_encoder.save(folder, "item_features")
+    run.query_encoder.save(folder)
+    catalogue.frame.write_parquet(folder / "items.parquet")
+    if run.users is not None:
+        run.users.frame.select(run.users.id_column).write_parquet(folder / "users.parquet")
+        save_arrays(folder / "user_features", flat_arrays(run.query_encoder.user.encode_with_missing(run.users.frame)))
+    histories = run.folder / "histories.parquet"
+    if histories.exists():
+        (folder / "histories.parquet").write_bytes(histories.read_bytes())
+    corpus = encode_corpus(run.model, run.tables, run.item_encoder.encode(catalogue.frame))
+    np.save(folder / "embeddings.npy", corpus.embedding, allow_pickle=False)
+    np.save(folder / "vectors.npy", corpus.vector, allow_pickle=False)
+    (folder / "index").mkdir()
+    ExactIndex.build(corpus.vector, run.config.index).save(folder / "index")
+    save_arrays(folder / "tables", {name: table.numpy() for name, table in run.tables.items()})
+    _export(_SearchedItem(run.model), _item_example(run), ITEM_INPUTS, ITEM_OUTPUTS, folder / "item_tower.onnx")
+    _export(_SearchingQuery(run.model), _query_example(run), QUERY_INPUTS, QUERY_OUTPUTS, folder / "query_tower.onnx")
+
+
+class _SearchedItem(nn.Module):
+    """(features, id bias) -> what queries see of an item, and what is searched."""
+
+    def __init__(self, model: TwoTower) -> None:
+        super().__init__()
+        self.tower, self.temperature = model.item, model.temperature.detach().clone()
+
+    def forward(self, x: torch.Tensor, id_bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        embedding, vector, bias = self.tower(x, x.shape[0])
+        if bias is None:
+            return embedding, vector + 0 * id_bias  # the input stays part of the graph
+        return embedding, torch.cat([vector, (bias[:, None] + id_bias) * self.temperature], dim=1)
+
+
+class _SearchingQuery(nn.Module):
+    """(seed, history and query features as vectors) -> what is searched with."""
+
+    def __init__(self, model: TwoTower) -> None:
+        super().__init__()
+        self.tower, self.item_bias = model.query, model.settings.item_bias
+
+    def forward(
+        self, seed: torch.Tensor, has_seed: torch.Tensor, history: torch.Tensor, present: torch.Tensor, x: torch.Tensor
+    ) -> torch.Tensor:
+        pooled = (self.tower.history_weights(present)[:, None, :] @ history)[:, 0]  # (N, D)
+        has_history = (present.sum(dim=1, keepdim=True) > 0).to(x.dtype)
+        vector = self.tower(seed, has_seed, pooled, has_history, x)
+        return torch.cat([vector, torch.ones_like(has_seed)], dim=1) if self.item_bias else vector
+
+
+def _item_example(run: Run) -> tuple[torch.Tensor, ...]:
+    return torch.zeros(2, input_width(run.item_encoder, run.config.model)), torch.zeros(2, 1)
+
+
+def _query_example(run: Run) -> tuple[torch.Tensor, ...]:
+    settings, encoder = run.config.model, run.query_encoder
+    dim, last = settings.hidden[-1], max(encoder.history_last, 1)
+    width = input_width(encoder.user, settings) + input_width(encoder.context, settings)
+    return torch.zeros(2, dim), torch.zeros(2, 1), torch.zeros(2, last, dim), torch.zeros(2, last), torch.zeros(2, width)
+
+
+def _export(module: nn.Module, example: tuple[torch.Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...], path: Path) -> None:
+    """Writes the module as an ONNX graph for any number of rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter announces its own successor; docs/decisions.md says why it stays
+        torch.onnx.export(
+            module.eval(),
+            example,
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "rows"} for name in (*inputs, *outputs)},
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+
+
+__all__ = ["BIAS", "Published", "publish_run", "write_bundle"]

@@ -1,0 +1,112 @@
+"""Retrieve -> filter -> rank: questions as a table in, lists of item ids out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from shortlist.bundle import Bundle
+from shortlist.errors import DataError
+from shortlist.files import read_frame
+from shortlist.queries import Queries
+
+_ROLES = ("user", "seed", "history")
+_BLOCK = 4096  # queries answered at a time
+
+
+def recommend(bundle: Bundle, questions: pl.DataFrame, k: int, *, exclude_seen: bool = False) -> pl.DataFrame:
+    """One row a row of `questions`, in order: query_row (int64), items (list of ids, best first), scores (list of float32).
+
+    questions     columns as in the events (user, seed, history as a list, context), by role or by their name there; any may
+                  be missing or null. A known user without a history has the one that training ended with.
+                  `exclude`: an optional list column of item ids to leave out; k results still come while k are eligible.
+    exclude_seen  leave out the query's seed and history as well
+    Raises        DataError for columns that contradict each other or are of the wrong type; ValueError for k < 1
+    """
+    frame = with_known_histories(bundle, by_role(bundle, questions))
+    blocks = [_answer(bundle, frame.slice(start, _BLOCK), k, exclude_seen, start) for start in range(0, max(frame.height, 1), _BLOCK)]
+    return pl.concat(blocks)
+
+
+def read_questions(one: str | None, pattern: str | None) -> pl.DataFrame:
+    """The questions as a table: `one` JSON object, or the tables that match `pattern`. Raises DataError for anything else."""
+    if one is None:
+        assert pattern is not None
+        return read_frame(pattern, what="queries").frame
+    try:
+        question = msgspec.json.decode(one.encode(), type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise DataError(f'a query must be one JSON object, e.g. {{"user": 1}}: {error}; got {one!r}') from None
+    return pl.DataFrame({name: pl.Series([value]) for name, value in (question or {"user": None}).items()})  # {} asks nothing
+
+
+def by_role(bundle: Bundle, questions: pl.DataFrame) -> pl.DataFrame:
+    """The same table with the events' column names turned into roles (`user_id` -> `user`)."""
+    columns = bundle.config.columns
+    renamed = {}
+    for role in _ROLES:
+        name = getattr(columns, role)
+        if name is None or name == role or name not in questions.columns:
+            continue
+        if role in questions.columns:
+            raise DataError(f"the questions must name the {role} once: got columns {name!r} and {role!r}; drop one")
+        renamed[name] = role
+    return questions.rename(renamed)
+
+
+def with_known_histories(bundle: Bundle, frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with missing histories of known users filled in."""
+    if bundle.histories is None or "user" not in frame.columns or frame["user"].dtype == pl.Null:
+        return frame
+    known = bundle.histories.rename({"history": "known_history"})
+    if known["user"].dtype != frame["user"].dtype:
+        frame = frame.with_columns(pl.col("user").cast(known["user"].dtype))
+    frame = frame.join(known, on="user", how="left", maintain_order="left")
+    given = pl.col("history").cast(known["known_history"].dtype) if "history" in frame.columns else pl.lit(None)
+    return frame.with_columns(pl.coalesce(given, pl.col("known_history")).alias("history")).drop("known_history")
+
+
+def _answer(bundle: Bundle, frame: pl.DataFrame, k: int, exclude_seen: bool, first_row: int) -> pl.DataFrame:
+    queries = bundle.query_encoder.encode(frame, bundle.items, bundle.users)
+    rows, scores = bundle.index.search(bundle.encode_queries(queries), k, exclude=_excluded(bundle, frame, queries, exclude_seen))
+    found = rows >= 0  # (n, k); what is padded stands at the end
+    lengths = found.sum(axis=1)
+    ids = bundle.items.ids.gather(pl.Series(rows[found]))
+    return pl.DataFrame(
+        {
+            "query_row": np.arange(first_row, first_row + frame.height, dtype=np.int64),
+            "items": _lists(ids, lengths),
+            "scores": _lists(pl.Series(scores[found]), lengths),
+        }
+    )
+
+
+def _excluded(bundle: Bundle, frame: pl.DataFrame, queries: Queries, exclude_seen: bool) -> list[NDArray[Any]] | None:
+    named = "exclude" in frame.columns and frame["exclude"].dtype != pl.Null
+    if not named and not exclude_seen:
+        return None
+    excluded: list[NDArray[Any]] = [np.zeros(0, np.int64) for _ in range(frame.height)]
+    if named:
+        if not isinstance(frame["exclude"].dtype, (pl.List, pl.Array)):
+            raise DataError(f"column 'exclude' must be a list of item ids: got {frame['exclude'].dtype}; wrap each value in a list")
+        flat = frame.select("exclude").with_row_index("query").explode("exclude", empty_as_null=False, keep_nulls=False)
+        rows, query = bundle.items.rows_of(flat["exclude"]), flat["query"].to_numpy()
+        bounds = np.searchsorted(query, np.arange(frame.height + 1))
+        excluded = [rows[bounds[i] : bounds[i + 1]] for i in range(frame.height)]
+    if exclude_seen:
+        excluded = [
+            np.concatenate([rows, queries.history(i), queries.seed_row[i : i + 1]]).astype(np.int64) for i, rows in enumerate(excluded)
+        ]
+    return excluded
+
+
+def _lists(values: pl.Series, lengths: NDArray[np.integer]) -> pl.Series:
+    """The values as one list a row, `lengths` of them each."""
+    owner = pl.Series("row", np.repeat(np.arange(len(lengths)), lengths))
+    grouped = pl.DataFrame({"row": owner, "value": values}).group_by("row", maintain_order=True).agg("value")
+    every = pl.DataFrame({"row": np.arange(len(lengths))}).join(grouped, on="row", how="left", maintain_order="left")
+    return every["value"].fill_null(pl.lit([], dtype=pl.List(values.dtype)))

@@ -1,0 +1,188 @@
+"""A run: one training of one window, in a folder of its own that can be resumed, published and looked at.
+
+config.toml         the resolved settings
+run.json            what it was trained on, and whether it is finished
+item_features.*  user_features.*  context_features.*  query.json       the fitted encoders
+items.parquet  users.parquet                                            the tables, in row order
+histories.parquet   the last choices of each user when the window ended
+train.jsonl         the log of training, one JSON object a line
+checkpoint/         where training stands (while it runs)
+model.safetensors   all learned numbers (when it is finished)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+import xxhash
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from shortlist import __version__
+from shortlist.catalogue import Catalogue, read_catalogue
+from shortlist.config import Config, TrainSettings, dump_config, load_config
+from shortlist.dataset import Dataset, Examples, make_dataset, open_examples
+from shortlist.encode import Tables, full_corpus_loss
+from shortlist.errors import BundleError, ConfigError
+from shortlist.features.arrays import flat_arrays
+from shortlist.features.encoder import TableEncoder, open_encoder
+from shortlist.log import EventLog
+from shortlist.project import Project
+from shortlist.queries import QueryEncoder, open_query_encoder
+from shortlist.towers import TwoTower
+from shortlist.train import Trainer, TrainLog
+
+MODEL_FILE, FACTS_FILE, CONFIG_FILE, LOG_FILE = "model.safetensors", "run.json", "config.toml", "train.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, opened: everything that publishing needs."""
+
+    folder: Path
+    config: Config
+    facts: dict[str, Any]
+    items: Catalogue
+    users: Catalogue | None
+    item_encoder: TableEncoder
+    query_encoder: QueryEncoder
+    model: TwoTower
+    tables: Tables
+
+
+def train_run(
+    project: Project,
+    train_log: EventLog,
+    folder: Path,
+    *,
+    dataset: Dataset | None = None,
+    log_to: Callable[[Path], AbstractContextManager[TrainLog]],
+) -> Run:
+    """The finished run of `train_log` in `folder`: trained now, resumed from its checkpoint, or opened if it was done.
+
+    dataset   the dataset of `train_log`, if it is already made
+    log_to    opens the training log, given the file to append to
+    Raises    ConfigError if the folder holds a run of other settings or other data
+    """
+    config = project.config
+    dataset = dataset or make_dataset(project, train_log)
+    facts = {
+        "shortlist": __version__,
+        "examples": len(dataset.train),
+        "items": len(dataset.items),
+        "item_id": dataset.items.id_column,
+        "user_id": None if dataset.users is None else dataset.users.id_column,
+        "first_time": train_log.facts.get("first_time"),
+        "last_time": train_log.facts.get("last_time"),
+        "fingerprint": _fingerprint(config, dataset),
+        "finished": False,
+    }
+    _claim(folder, facts)
+    if not (folder / MODEL_FILE).exists():
+        _write_inputs(folder, config, dataset, train_log)
+        with log_to(folder / LOG_FILE) as log:
+            _train(folder, config, dataset, log)
+        (folder / FACTS_FILE).write_text(json.dumps({**facts, "finished": True}, indent=1), encoding="utf-8")
+    return open_run(folder)
+
+
+def open_run(folder: Path) -> Run:
+    """The finished run in `folder`. Raises BundleError where there is none."""
+    if not (folder / MODEL_FILE).exists():
+        raise BundleError(f"{folder} must hold a finished run: got no {MODEL_FILE}; run `shortlist train CONFIG --out {folder}` to its end")
+    config = load_config(folder / CONFIG_FILE)
+    facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+    item_encoder, query_encoder = open_encoder(folder, "item_features"), open_query_encoder(folder)
+    items = read_catalogue(str(folder / "items.parquet"), facts["item_id"])
+    users = read_catalogue(str(folder / "users.parquet"), facts["user_id"], what="users") if facts["user_id"] else None
+    weights = load_file(folder / MODEL_FILE)
+    model = TwoTower(item_encoder, query_encoder, config.model)
+    model.load_state_dict({name[6:]: value for name, value in weights.items() if name.startswith("model/")})
+    tables = {name[6:]: value for name, value in weights.items() if name.startswith("table/")}
+    return Run(folder, config, facts, items, users, item_encoder, query_encoder, model.eval(), tables)
+
+
+def split_validation(examples: Examples, settings: TrainSettings) -> tuple[Examples, Examples]:
+    """(to learn from, to validate on): the latest share of the examples, or a random one where the log has no time."""
+    count = min(int(len(examples) * settings.validation_fraction), settings.validation_at_most)
+    order = np.arange(len(examples))
+    if not examples.time[-1]:
+        order = np.random.default_rng((settings.seed, 4)).permutation(len(examples))
+    kept, held = order[: len(order) - count], order[len(order) - count :]
+    return examples.take(np.sort(kept)), examples.take(np.sort(held))
+
+
+def _claim(folder: Path, facts: dict[str, Any]) -> None:
+    """Makes the folder this run's own, or finds that it is."""
+    path = folder / FACTS_FILE
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.get("fingerprint") != facts["fingerprint"]:
+            raise ConfigError(f"{folder} holds a run of other settings or other data; name another folder, or remove this one")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: EventLog) -> None:
+    (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+    dataset.item_encoder.save(folder, "item_features")
+    dataset.query_encoder.save(folder)
+    for name, table in (("items", dataset.items), ("users", dataset.users)):
+        if table is not None:
+            table.frame.write_parquet(folder / f"{name}.parquet")
+    if "user" in train_log.frame.columns and dataset.query_encoder.history_last:
+        last_choices(train_log, dataset.query_encoder.history_last).write_parquet(folder / "histories.parquet")
+
+
+def last_choices(log: EventLog, last: int) -> pl.DataFrame:
+    """One row a user: `user`, and `history`, the list of the last items chosen, oldest first."""
+    known = log.frame.filter(pl.col("user").is_not_null())
+    return known.group_by("user", maintain_order=True).agg(pl.col("item").tail(last).alias("history"))
+
+
+def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> None:
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    examples = folder / "examples"
+    dataset.train.save(examples)
+    dataset = replace(dataset, train=open_examples(examples))  # from here on they are read as they are needed
+    fit, validation = split_validation(dataset.train, config.train)
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir(exist_ok=True)
+    trainer = Trainer(dataset, fit, config, folder=checkpoint)
+    log_weight = trainer.negatives.log_weight()
+
+    def validate(model: TwoTower, tables: Tables) -> float:
+        return full_corpus_loss(model, tables, dataset, validation, log_weight)
+
+    trainer.fit(validate if len(validation) else None, log)
+    partial = folder / f"{MODEL_FILE}.partial"
+    save_file({name: value.contiguous() for name, value in trainer.weights().items()}, partial)
+    partial.rename(folder / MODEL_FILE)
+    shutil.rmtree(checkpoint)
+    shutil.rmtree(examples)
+
+
+def _fingerprint(config: Config, dataset: Dataset) -> str:
+    """Changes with any setting that shapes the model, any example and any feature; not with where the files lie."""
+    shaping = (config.columns, config.item, config.query, config.model, config.negatives, config.train)
+    digest = xxhash.xxh3_128(repr(shaping).encode())
+    train = dataset.train
+    arrays: list[NDArray[Any]] = [train.item_row, train.weight, train.time, train.queries.seed_row, train.queries.user_row]
+    arrays += [train.queries.history_items, train.queries.history_start, train.queries.history_end]
+    for columns in (dataset.item_features, dataset.user_features, train.queries.context):
+        arrays += flat_arrays(columns).values()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update("\x00".join(map(str, dataset.items.ids.to_list())).encode())
+    return digest.hexdigest()

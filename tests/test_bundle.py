@@ -1,0 +1,167 @@
+"""A published bundle answers as the trained model does, and its features are those of training to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from small_project import silent, small_project
+
+from shortlist.bundle import Bundle, open_bundle, open_current
+from shortlist.dataset import Dataset, make_dataset
+from shortlist.encode import encode_corpus, encode_queries
+from shortlist.errors import BundleError
+from shortlist.export import publish_run
+from shortlist.features.arrays import flat_arrays
+from shortlist.project import Project
+from shortlist.protocols import splits
+from shortlist.queries import Queries
+from shortlist.run import Run, train_run
+from shortlist.store import versions
+
+
+@dataclass
+class World:
+    project: Project
+    dataset: Dataset
+    run: Run
+    bundle: Bundle
+    store: Path
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["item bias", "no item bias"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("bundle")
+    project = small_project(folder, {"model": {"embedding_dim": 8, "hidden": [19, 11], "item_bias": request.param}, "train": {"epochs": 2}})
+    dataset = make_dataset(project, project.log)
+    run = train_run(project, project.log, folder / "run", dataset=dataset, log_to=silent)
+    publish_run(run, folder / "store")
+    return World(project, dataset, run, open_current(folder / "store"), folder / "store")
+
+
+def questions_of(project: Project, queries: Queries) -> pl.DataFrame:
+    """The same queries as a user would ask them: ids, not rows."""
+    ids = project.items.ids
+    frame = project.log.frame
+    history = [[ids[int(row)] for row in queries.history(i)] for i in range(len(queries))]
+    seed = [ids[int(row)] if row >= 0 else None for row in queries.seed_row]
+    return pl.DataFrame(
+        {
+            "user": frame["user"],
+            "seed": pl.Series(seed, dtype=pl.String),
+            "history": pl.Series(history, dtype=pl.List(pl.String)),
+            "weekday": frame["weekday"],
+        }
+    )
+
+
+def test_training_bulk_and_single_requests_have_the_same_feature_bits(world: World) -> None:
+    trained = world.dataset.train.queries
+    questions = questions_of(world.project, trained)
+    bulk = world.bundle.query_encoder.encode(questions, world.bundle.items, world.bundle.users)
+    assert np.array_equal(bulk.seed_row, trained.seed_row)
+    assert np.array_equal(bulk.user_row, trained.user_row)
+    assert np.array_equal(bulk.newest_first(7), trained.newest_first(7))
+    for name, column in flat_arrays(trained.context).items():
+        assert column.tobytes() == flat_arrays(bulk.context)[name].tobytes()
+    for row in range(0, len(trained), 37):
+        alone = world.bundle.query_encoder.encode(questions[row : row + 1], world.bundle.items, world.bundle.users)
+        assert alone.seed_row[0] == trained.seed_row[row] and alone.user_row[0] == trained.user_row[row]
+        assert np.array_equal(alone.newest_first(7)[0], trained.newest_first(7)[row])
+        for name, column in alone.context.items():
+            expected = trained.context[name].take(np.array([row]))
+            assert {part: array.tobytes() for part, array in column.arrays().items()} == {
+                part: array.tobytes() for part, array in expected.arrays().items()
+            }
+
+
+def test_item_features_have_the_same_bits_in_training_in_the_bundle_and_alone(world: World) -> None:
+    trained = flat_arrays(world.dataset.item_features)
+    published = flat_arrays(world.bundle.item_encoder.encode(world.bundle.items.frame))
+    assert {name: array.tobytes() for name, array in trained.items()} == {name: array.tobytes() for name, array in published.items()}
+    for row in range(0, len(world.bundle.items), 11):
+        alone = world.bundle.item_encoder.encode(world.bundle.items.frame[row : row + 1])
+        for name, column in alone.items():
+            expected = world.dataset.item_features[name].take(np.array([row]))
+            assert {part: array.tobytes() for part, array in column.arrays().items()} == {
+                part: array.tobytes() for part, array in expected.arrays().items()
+            }
+    users = flat_arrays(world.dataset.user_features)
+    assert {name: array.tobytes() for name, array in users.items()} == {
+        name: array.tobytes() for name, array in flat_arrays(world.bundle.user_features).items()
+    }
+
+
+def test_the_published_towers_equal_the_trained_ones(world: World) -> None:
+    corpus = encode_corpus(world.run.model, world.run.tables, world.dataset.item_features)
+    assert np.array_equal(world.bundle.vectors, corpus.vector)
+    embedding, vector = world.bundle.encode_items(world.bundle.items.frame)
+    np.testing.assert_allclose(embedding, corpus.embedding, atol=2e-6)
+    np.testing.assert_allclose(vector, corpus.vector, atol=2e-6)
+    queries = world.dataset.train.queries
+    trained = encode_queries(
+        world.run.model, world.run.tables, queries, user_features=world.dataset.user_features, embedding=corpus.embedding
+    )
+    np.testing.assert_allclose(world.bundle.encode_queries(queries), trained, atol=2e-6)
+    alone = np.concatenate([world.bundle.encode_queries(queries.take(np.array([row]))) for row in range(23)])
+    np.testing.assert_allclose(alone, trained[:23], atol=2e-6)
+
+
+def test_a_query_that_says_nothing_is_answered(world: World) -> None:
+    empty = world.bundle.query_encoder.encode(pl.DataFrame({"user": [None]}), world.bundle.items, world.bundle.users)
+    vector = world.bundle.encode_queries(empty)
+    assert np.isfinite(vector).all() and np.isclose(np.linalg.norm(vector[0, :11]), 1, atol=1e-5)
+
+
+def test_a_newer_catalogue_brings_new_items_and_drops_gone_ones(world: World, tmp_path: Path) -> None:
+    items = world.project.items.frame
+    gone, like = items["item_id"][3], items.row(8, named=True)
+    newer = pl.concat([items.filter(pl.col("item_id") != gone), pl.DataFrame([{**like, "item_id": "new"}], schema=items.schema)])
+    newer.write_parquet(tmp_path / "newer.parquet")
+    published = publish_run(world.run, tmp_path / "store", items=str(tmp_path / "newer.parquet"))
+    assert (published.items, published.new_items, published.gone_items) == (len(items), 1, 1)
+    bundle = open_bundle(published.folder)
+    assert bundle.items.row_of(gone) == -1
+    embedding, vector = bundle.encode_items(newer.filter(pl.col("item_id") == "new"))
+    assert np.allclose(bundle.vectors[bundle.items.row_of("new")], vector[0], atol=2e-6)
+    old, kept = world.bundle, items["item_id"][20]
+    assert np.allclose(bundle.vectors[bundle.items.row_of(kept)], old.vectors[old.items.row_of(kept)], atol=1e-6)
+
+
+def test_every_file_of_a_bundle_is_checked_before_it_is_opened(world: World, tmp_path: Path) -> None:
+    published = publish_run(world.run, tmp_path / "store").folder
+    files = sorted(path for path in published.rglob("*") if path.is_file() and path.name != "manifest.json")
+    assert len(files) > 15
+    for path in files:
+        content = path.read_bytes()
+        damaged = content[: len(content) // 2] if len(content) > 1 else content + b"x"
+        path.write_bytes(damaged)
+        with pytest.raises(BundleError, match=path.name.replace(".", r"\.")):
+            open_bundle(published)
+        path.write_bytes(content)
+    assert open_bundle(published).name == "v000001"
+
+
+def test_no_file_of_a_bundle_is_a_pickle(world: World) -> None:
+    suffixes = {path.suffix for path in world.store.rglob("v*/**/*") if path.is_file()}
+    assert suffixes <= {".toml", ".json", ".safetensors", ".npy", ".parquet", ".onnx"}
+
+
+def test_publishing_twice_makes_two_versions(world: World, tmp_path: Path) -> None:
+    for _ in range(2):
+        publish_run(world.run, tmp_path / "store")
+    assert versions(tmp_path / "store") == ["v000001", "v000002"]
+    assert open_current(tmp_path / "store").name == "v000002"
+
+
+def test_a_leave_last_history_is_remembered_for_known_users(world: World) -> None:
+    assert world.bundle.histories is not None
+    last = world.project.log.frame.filter(pl.col("user") == 5)["item"].to_list()[-7:]
+    assert world.bundle.histories.filter(pl.col("user") == 5)["history"].to_list() == [last]
+
+
+def test_the_small_project_has_one_holdout_split(world: World) -> None:
+    assert [split.name for split in splits(world.project.log, world.project.config)] == ["10% of rows"]
