@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import HISTORY_LAST, ITEMS, small_dataset
 
-from shortlist.batches import Batch, BatchMaker, compact, localise
+from shortlist.batches import Batch, BatchMaker, Features, compact, localise
 from shortlist.dataset import Dataset, open_examples
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.frequency import exact_frequency
@@ -54,10 +54,10 @@ def content(value: object) -> object:
 def entries(column: FeatureArray, rows_of_table: np.ndarray | None = None) -> list[object]:
     """What each entry looks up: its table rows (with weights), or its numbers."""
     if isinstance(column, Dense):
-        return column.values.tolist()
+        return list(column.values.tolist())
     values = column.values if rows_of_table is None else rows_of_table[column.values]
     if isinstance(column, Ids):
-        return values.tolist()
+        return list(values.tolist())
     pairs = list(zip(values.tolist(), column.weights.tolist(), strict=True))
     return [pairs[start:end] for start, end in zip(column.offsets[:-1], column.offsets[1:], strict=True)]
 
@@ -101,6 +101,12 @@ def test_a_step_learns_from_its_examples(dataset: Dataset) -> None:
     assert batch.column_item_row[: len(chosen)].tolist() == chosen.item_row.tolist()
     assert batch.weight.tolist() == chosen.weight.tolist()
     assert len(batch.columns) == len(chosen) + DRAWN
+
+
+def test_every_step_draws_its_own_index_items(dataset: Dataset) -> None:
+    maker = maker_of(dataset)
+    draws = [tuple(maker.make(step).column_item_row[-DRAWN:].tolist()) for step in (0, 1, 2, 35, 36)]
+    assert len(set(draws)) == len(draws)
 
 
 # --- where the positions point
@@ -152,13 +158,21 @@ def test_log_n_counts_the_queries_of_this_very_batch(dataset: Dataset) -> None:
     np.testing.assert_allclose(batch.log_n, expected, rtol=1e-5)
 
 
+def test_a_shorter_batch_has_the_smaller_expected_counts(dataset: Dataset) -> None:
+    maker = maker_of(dataset)
+    shorter = next(step for step in range(36) if len(maker.example_rows(step)) == 16)  # 601 examples in 36 batches: 16 or 17 each
+    batch = maker.make(shorter)
+    q = dataset.item_counts / 601
+    np.testing.assert_allclose(batch.log_n, np.log(15 * q[batch.column_item_row] + DRAWN / ITEMS), rtol=1e-5)
+
+
 # --- what the entries look up
 
 
 def test_renumbered_features_look_up_the_rows_of_the_catalogue(dataset: Dataset) -> None:
     chosen, _, batch = assembled(dataset)
     train = dataset.train.queries.take(chosen)
-    sides = [
+    sides: list[tuple[Features, dict[str, FeatureArray], np.ndarray]] = [
         (batch.items, dataset.item_features, batch.item_row),
         (batch.users, dataset.user_features, train.user_row),
         (batch.context, train.context, np.arange(QUERIES)),

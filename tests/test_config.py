@@ -102,7 +102,11 @@ def test_dumped_settings_load_back_equal(tmp_path: Path) -> None:
 def test_any_settings_survive_the_round_trip(
     tmp_path_factory: pytest.TempPathFactory, rate: float, hidden: list[int], seed: int, name: str
 ) -> None:
-    sections = {"train": {"learning_rate": rate, "seed": seed}, "model": {"hidden": hidden}, "columns": {"item": name}}
+    sections: dict[str, dict[str, Any]] = {
+        "train": {"learning_rate": rate, "seed": seed},
+        "model": {"hidden": hidden},
+        "columns": {"item": name},
+    }
     config = config_from_tree(tree(**sections, item={"features": {name: "id"}}))
     loaded = load_config(written(tmp_path_factory.getbasetemp(), dump_config(config)))
     assert msgspec.structs.replace(loaded, data=config.data) == config  # relative paths become absolute
@@ -216,7 +220,7 @@ def test_an_override_below_a_value_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_override_of_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown key train.epoch .*'epochs'"):
+    with pytest.raises(ConfigError, match=r"unknown key train\.epoch .*'epochs'"):
         load_config(written(tmp_path), ["train.epoch=3"])
 
 

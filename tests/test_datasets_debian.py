@@ -37,7 +37,7 @@ def said(console: Console) -> str:
 def test_every_column_that_the_settings_name_is_in_the_tables(tmp_path: Path, fake_apt: Path) -> None:
     config = load_config(fetch.fetch_project("debian", tmp_path / "d", console=quiet()))
     items, events = (pl.read_parquet(tmp_path / "d" / f"{table}.parquet") for table in ("items", "events"))
-    assert set(feature_settings(config.item)) == set(items.columns)
+    assert {settings.column or name for name, settings in feature_settings(config.item).items()} == set(items.columns)
     assert {config.columns.item, config.columns.seed} <= set(events.columns)
     assert (config.evaluate.protocol, config.evaluate.holdout, config.evaluate.holdout_fraction) == ("holdout", "pairs", 0.1)
     assert not (tmp_path / "d" / "users.parquet").exists()

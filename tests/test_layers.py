@@ -48,6 +48,7 @@ ORDER = (
     "dataset",
     # learning
     "frequency",
+    "streaming",
     "negatives",
     "losses",
     "batches",

@@ -45,7 +45,7 @@ def test_weights_weigh_the_rows() -> None:
 def test_weights_of_zero_everywhere_give_zero_and_no_gradient() -> None:
     similarity = SIMILARITY.clone().requires_grad_()
     loss = loss_of(similarity, weight=torch.zeros(2))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0.0
     assert similarity.grad is not None and not similarity.grad.any()
 
@@ -123,7 +123,7 @@ def test_the_full_softmax_loss_is_minus_the_log_share_of_the_positive() -> None:
 
 def gradient(similarity: torch.Tensor, **changed: torch.Tensor | float | None) -> Floats:
     leaf = similarity.clone().requires_grad_()
-    loss_of(leaf, **changed).backward()
+    loss_of(leaf, **changed).backward()  # type: ignore[no-untyped-call]
     assert leaf.grad is not None
     return leaf.grad.double().numpy()
 
@@ -183,7 +183,7 @@ def test_the_gradient_equals_the_corrected_logq_form_of_khrylchenko() -> None:
     corrected = torch.logsumexp(theirs[0, 1:] - log_q[1:], 0)
     positive = theirs[0, 0]
     share = torch.sigmoid(positive - (corrected - math.log(negatives))).detach()
-    ((1 - share) * (corrected - positive)).backward()
+    ((1 - share) * (corrected - positive)).backward()  # type: ignore[no-untyped-call]
     assert theirs.grad is not None
     ours = gradient(logits.float(), temperature=1.0, log_n=(log_q + math.log(negatives)).float(), item_row=torch.arange(8))
     np.testing.assert_allclose(ours, theirs.grad.numpy(), atol=3e-7)
@@ -235,9 +235,9 @@ def test_one_value_per_candidate_is_needed() -> None:
 
 
 def test_a_weight_or_bias_of_another_length_is_refused_and_not_stretched() -> None:
-    with pytest.raises(ShapeError, match="weight .* got 1 for 2"):
+    with pytest.raises(ShapeError, match=r"weight .* got 1 for 2"):
         loss_of(SIMILARITY, weight=torch.ones(1))
-    with pytest.raises(ShapeError, match="bias .* got 1 for 3"):
+    with pytest.raises(ShapeError, match=r"bias .* got 1 for 3"):
         loss_of(SIMILARITY, bias=torch.ones(1))
 
 
@@ -260,7 +260,8 @@ class Design:
     def terms(self, logits: Floats, n: Floats, draws: int) -> Floats:
         """(M,) e^s_j over what a drawn item is divided by."""
         by = {"expected_count": n, "paper_literal": n / draws, "uncorrected": np.ones_like(n)}[self.name]
-        return np.exp(logits) / by
+        terms: Floats = np.exp(logits) / by
+        return terms
 
 
 RIGHT = Design("expected_count")
@@ -270,17 +271,22 @@ WRONG_NAMES = ["uncorrected", "paper_literal", "expected_count without mask"]
 
 def zipf(corpus: int) -> Floats:
     q = 1.0 / np.arange(1, corpus + 1)
-    return q / q.sum()
+    share: Floats = q / q.sum()
+    return share
 
 
 def draws_of(rng: np.random.Generator, q: Floats, batch: int, uniform: int, rounds: int) -> NDArray[np.int64]:
-    return rng.multinomial(batch - 1, q, size=rounds) + rng.multinomial(uniform, np.full(len(q), 1 / len(q)), size=rounds)
+    counts: NDArray[np.int64] = rng.multinomial(batch - 1, q, size=rounds) + rng.multinomial(
+        uniform, np.full(len(q), 1 / len(q)), size=rounds
+    )
+    return counts
 
 
 def denominators(design: Design, logits: Floats, drawn: Floats) -> Floats:
     """(rounds, M) of the softmax of each draw, were item y the positive; `drawn` holds the terms c_j e^s_j / by_j."""
     others = drawn.sum(axis=1, keepdims=True) - (drawn if design.masked else 0.0)
-    return np.exp(logits) + others
+    z: Floats = np.exp(logits) + others
+    return z
 
 
 def mean_gradient(design: Design, rounds: int) -> tuple[float, float]:
@@ -345,7 +351,7 @@ def test_the_designs_below_are_the_loss_itself() -> None:
     columns = np.concatenate([[y], np.repeat(np.arange(corpus), counts)])
     leaf = torch.from_numpy(logits[columns])[None].float().requires_grad_()
     log_n = torch.from_numpy(np.log(n[columns])).float()
-    expected_count_loss(leaf, temperature=1.0, log_n=log_n, item_row=torch.from_numpy(columns)).backward()
+    expected_count_loss(leaf, temperature=1.0, log_n=log_n, item_row=torch.from_numpy(columns)).backward()  # type: ignore[no-untyped-call]
     assert leaf.grad is not None
     drawn = counts * RIGHT.terms(logits, n, batch - 1 + uniform)
     z = denominators(RIGHT, logits, drawn[None])[0, y]

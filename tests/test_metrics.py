@@ -212,6 +212,42 @@ def test_two_users_can_only_give_three_means() -> None:
     assert bootstrap_interval(values, cluster, resamples=4001, seed=1, level=0.4) == (0.75, 0.75, 0.75)
 
 
+def test_weights_make_a_mean_of_means_and_the_interval_of_drawing_users() -> None:
+    # user 0: values 1 and 0 of weights 3 and 1; user 1: value 1 of weight 4. Mean (3 + 0 + 4) / 8 = .875.
+    # Draws: 00 -> 3/4, 01 and 10 -> 7/8, 11 -> 1, with chances 1/4, 1/2, 1/4
+    values, cluster, weight = np.array([1.0, 0, 1]), np.array([0, 0, 1]), np.array([3.0, 1, 4])
+    assert bootstrap_interval(values, cluster, weight=weight, resamples=4001, seed=1, level=0.9) == (0.875, 0.75, 1.0)
+    assert bootstrap_interval(values, cluster, weight=weight, resamples=4001, seed=1, level=0.4) == (0.875, 0.875, 0.875)
+
+
+def test_weighted_intervals_agree_with_repeating_each_value() -> None:
+    random = np.random.default_rng(8)
+    values, cluster, weight = random.random(29), random.choice([13, 2, 5, 3, 7], size=29), random.integers(1, 6, 29)
+    means = slow_bootstrap(np.repeat(values, weight).tolist(), np.repeat(cluster, weight).tolist(), resamples=97, seed=5)
+    result = bootstrap_interval(values, cluster, weight=weight.astype(float), resamples=97, seed=5, level=0.8)
+    assert result.mean == pytest.approx(np.repeat(values, weight).mean())
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(means, [0.1, 0.9])))
+
+
+def test_only_the_proportions_of_weights_matter_and_equal_ones_are_none() -> None:
+    random = np.random.default_rng(6)
+    values, weight = random.random(31), random.random(31) + 0.1
+    one, double = (bootstrap_interval(values, None, weight=factor * weight, resamples=97, seed=7) for factor in (1, 1024))
+    assert one == pytest.approx(double)
+    none, equal = (bootstrap_interval(values, None, weight=each, resamples=97, seed=7) for each in (None, np.full(31, 0.25)))
+    assert none == pytest.approx(equal)
+    paired = paired_interval(values, np.zeros(31), None, weight=weight, resamples=97, seed=7)
+    assert paired == one
+
+
+@pytest.mark.parametrize(("weight", "message"), [([1.0, 0.0], "above 0 and finite: got 0.0"), ([1.0, math.nan], "above 0 and finite")])
+def test_a_weight_that_is_not_positive_is_refused(weight: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval(np.zeros(2), None, weight=np.array(weight), resamples=10, seed=0)
+    with pytest.raises(ShapeError, match=r"one entry a value: got shape \(2,\) for 3 values"):
+        bootstrap_interval(np.zeros(3), None, weight=np.array(weight), resamples=10, seed=0)
+
+
 def test_queries_of_one_user_widen_the_interval() -> None:
     values = np.repeat(np.random.default_rng(2).integers(2, size=101).astype(float), 23)
     alone = bootstrap_interval(values, None, resamples=301, seed=7)

@@ -41,10 +41,10 @@ def forbidden_in(text: str) -> list[str]:
 
 
 def documented_commands(markdown: str) -> Iterator[list[str]]:
-    """The arguments of each `shortlist ...` line of the fenced blocks, with or without a prompt, up to a pipe or a redirection."""
+    """The arguments of each `shortlist ...` line of the fenced blocks (a prompt or `.venv/bin/` may stand before it), up to a pipe."""
     for block in re.findall(r"^```[^\n]*\n(.*?)^```", markdown, flags=re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            words = line.strip().removeprefix("$ ")
+            words = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
             if words.startswith("shortlist "):
                 yield _first_command(words)
 
@@ -105,7 +105,7 @@ def test_the_version_is_the_changelogs_top_version() -> None:
 
 def test_commands_are_read_from_fenced_blocks_alone() -> None:
     block = "```sh\n$ shortlist a 'b c' \\\n   --d  # why\nshortlist e | head\nshortlisted\nls\n```\n"
-    markdown = f"shortlist not-me\n{block}shortlist nor-me\n```\nshortlist f > g\n```\n"
+    markdown = f"shortlist not-me\n{block}shortlist nor-me\n```\n.venv/bin/shortlist f > g\n```\n"
     assert list(documented_commands(markdown)) == [["a", "b c", "--d"], ["e"], ["f"]]
 
 

@@ -29,7 +29,7 @@ def test_one_step_by_hand() -> None:
     table = tables()
     before = table.weights["a"][4].clone()
     leaf = table.gather({"a": np.array([4])})["a"]
-    (leaf * torch.tensor([3.0, 0.0, -1.0])).sum().backward()
+    (leaf * torch.tensor([3.0, 0.0, -1.0])).sum().backward()  # type: ignore[no-untyped-call]
     table.update(0.5)
     assert torch.allclose(table.sums["a"][4], torch.tensor([9.1, 0.1, 1.1]))
     moved = torch.tensor([-0.5 * 3 / 9.1**0.5, 0.0, 0.5 / 1.1**0.5])
@@ -45,10 +45,10 @@ def test_many_steps_equal_torchs_adagrad_on_the_whole_table() -> None:
         target = torch.from_numpy(rng.standard_normal((7, DIM)).astype(np.float32))
         distinct, place = np.unique(used, return_inverse=True)
         leaf = table.gather({"a": distinct})["a"]
-        (functional.embedding(torch.from_numpy(place), leaf) - target).square().sum().backward()
+        (functional.embedding(torch.from_numpy(place), leaf) - target).square().sum().backward()  # type: ignore[no-untyped-call]
         table.update(0.3)
         optimizer.zero_grad()
-        (functional.embedding(torch.from_numpy(used), dense) - target).square().sum().backward()
+        (functional.embedding(torch.from_numpy(used), dense) - target).square().sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert torch.allclose(table.weights["a"], dense.detach(), atol=1e-6)
     assert torch.allclose(table.sums["a"], optimizer.state[dense]["sum"], rtol=1e-5)
@@ -58,7 +58,7 @@ def test_rows_that_a_step_does_not_touch_keep_their_bytes() -> None:
     table = tables()
     weights, sums = table.weights["a"].clone(), table.sums["a"].clone()
     leaf = table.gather({"a": np.array([0, 6, 12])})["a"]
-    leaf.square().sum().backward()
+    leaf.square().sum().backward()  # type: ignore[no-untyped-call]
     table.update(0.3, weight_decay=0.1)
     others = [row for row in range(ROWS) if row not in (0, 6, 12)]
     assert torch.equal(table.weights["a"][others], weights[others])
@@ -70,7 +70,7 @@ def test_weight_decay_shrinks_the_touched_rows_by_rate_times_decay() -> None:
     table = tables()
     before = table.weights["a"][3].clone()
     leaf = table.gather({"a": np.array([3])})["a"]
-    (leaf * 0.0).sum().backward()  # no gradient but 0: decay alone moves it
+    (leaf * 0.0).sum().backward()  # type: ignore[no-untyped-call]  # no gradient but 0: decay alone moves it
     table.update(0.5, weight_decay=0.2)
     assert torch.allclose(table.weights["a"][3], before * 0.9)
 
@@ -81,7 +81,7 @@ def test_rows_gathered_without_a_gradient_stay_and_a_second_update_does_nothing(
     table.gather({"a": np.array([1, 2])})
     table.update(0.5)
     assert torch.equal(table.weights["a"], before)
-    table.gather({"a": np.array([1])})["a"].sum().backward()
+    table.gather({"a": np.array([1])})["a"].sum().backward()  # type: ignore[no-untyped-call]
     table.update(0.5)
     once = table.weights["a"].clone()
     table.update(0.5)
@@ -90,7 +90,7 @@ def test_rows_gathered_without_a_gradient_stay_and_a_second_update_does_nothing(
 
 def test_a_loaded_state_goes_on_as_the_saved_one_would() -> None:
     def step(table: EmbeddingTables) -> None:
-        table.gather({"a": np.array([2, 3])})["a"].square().sum().backward()
+        table.gather({"a": np.array([2, 3])})["a"].square().sum().backward()  # type: ignore[no-untyped-call]
         table.update(0.1)
 
     first, second = tables(), tables(start=7.0)

@@ -12,7 +12,7 @@ from small_project import HISTORY_LAST, ITEMS, NEVER_CHOSEN, small_dataset
 from torch import nn
 
 from shortlist.dataset import Dataset
-from shortlist.features.arrays import Bag, Dense, Ids
+from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.towers import NORM_FLOOR, batch_table_rows, embed, initial_tables, normalise
 from shortlist.train import Trainer
 
@@ -36,7 +36,7 @@ def trainer(built: Built, *, shaken: bool = True, **model: Any) -> Trainer:
         with torch.no_grad():
             for value in made.model.parameters():
                 if value.requires_grad and value.dim():
-                    value += 0.3 * torch.randn(value.shape, generator=generator)
+                    value.add_(0.3 * torch.randn(value.shape, generator=generator))
     return made
 
 
@@ -50,7 +50,8 @@ def plain_mlp(layers: nn.Sequential, x: np.ndarray) -> np.ndarray:
 
 
 def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+    scaled: np.ndarray = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return scaled
 
 
 def item_inputs(made: Trainer, dataset: Dataset) -> np.ndarray:
@@ -68,7 +69,7 @@ def test_an_embedded_bag_is_the_weighted_sum_of_its_rows() -> None:
 
 
 def test_features_stand_side_by_side_in_their_order() -> None:
-    columns = {"a": Ids(np.array([1, 0], np.int32)), "b": Dense(np.array([[7.0, 8.0], [9.0, 6.0]], np.float32))}
+    columns: dict[str, FeatureArray] = {"a": Ids(np.array([1, 0], np.int32)), "b": Dense(np.array([[7.0, 8.0], [9.0, 6.0]], np.float32))}
     pieces = embed(columns, {"user/a": torch.tensor([[1.0], [2.0]])}, "user")
     assert torch.cat(pieces, dim=1).tolist() == [[2.0, 7.0, 8.0], [1.0, 9.0, 6.0]]
 
@@ -259,6 +260,7 @@ def test_a_learned_temperature_stays_within_its_bounds(built: Built, raw: float,
     model = trainer(built, learn_temperature=True).model
     with torch.no_grad():
         model.log_temperature.fill_(raw)
+        model.keep_temperature_within_bounds()
     assert model.temperature.item() == pytest.approx(shown)
 
 

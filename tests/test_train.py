@@ -7,7 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -18,9 +18,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from small_project import GROUPS, HISTORY_LAST, NEVER_CHOSEN, small_dataset, small_project
+from small_project import GROUPS, NEVER_CHOSEN, small_dataset, small_project
 
-from shortlist import train
 from shortlist.config import Config
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import encode_corpus, encode_queries, full_corpus_loss
@@ -156,7 +155,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     first, second = trainer_of(built), trainer_of(built)
     torch.manual_seed(99)  # the global generator has no say
     first.fit(None, Notes())
-    np.random.seed(1)  # noqa: NPY002
+    np.random.seed(1)
     second.fit(None, Notes())
     assert same(first.weights(), second.weights())
     other = trainer_of(with_sections(tmp_path, {"train": {"seed": 1, "epochs": 1}}))
@@ -252,7 +251,7 @@ def _die_at_rename(count: int, *, after: bool) -> None:
         if renames == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train.os.replace = replace  # type: ignore[assignment,attr-defined]  # this process is about to end
+    os.replace = replace  # type: ignore[assignment]  # this process is about to end
 
 
 def live(context: ForkServerContext, project: Path, folder: Path, place: str = "", count: int = 0) -> int | None:
@@ -280,6 +279,22 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bytes(tmp_path: Path) -> None
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert json.loads((whole / "progress.json").read_text())["best_epoch"] >= 0
     assert not list(killed.glob("*.partial"))
+
+
+def test_a_checkpoint_is_written_beside_the_old_one_and_renamed_when_whole(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, path = trainer_of(built, tmp_path), tmp_path / "checkpoint.safetensors"
+    trainer.fit(None, Notes())
+    before, moves = path.read_bytes(), []
+
+    def note(source: Path, target: Path) -> None:
+        moves.append((source, target, source.stat().st_size, path.read_bytes() == before))
+
+    monkeypatch.setattr(os, "replace", note)
+    trainer.train_step(trainer.maker.make(0))
+    trainer.fit(None, Notes())  # has nothing left to do but to save
+    assert moves == [(path.with_suffix(".partial"), path, len(before), True)]
 
 
 # --- the planted signal

@@ -8,6 +8,7 @@ beside the step that uses the one before.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,13 +64,13 @@ class BatchMaker:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in a pass; the last ones may be one example shorter, none is left out."""
+        """Batches in a pass: as few as hold every example, of sizes that differ by at most one."""
         return -(-len(self.examples) // self.batch_size)
 
     def example_rows(self, step: int) -> NDArray[np.int64]:
         """(B,) which examples step `step` (from 0, running on over epochs) learns from: a seeded shuffle per epoch."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, 1, epoch)).permutation(len(self.examples))
+        order = _epoch_order(self.seed, epoch, len(self.examples))
         bounds = np.linspace(0, len(order), self.steps_per_epoch + 1).astype(np.int64)
         return order[bounds[place] : bounds[place + 1]]
 
@@ -118,6 +119,12 @@ class BatchMaker:
         buckets = encoder.vocabulary.unknown_buckets
         hidden = FIRST_UNKNOWN_ROW + rng.integers(0, buckets, len(ids)).astype(np.int32)
         return {**items, name: Ids(np.where(rng.random(len(ids)) < self.id_dropout, hidden, ids.values))}
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """(count,) the order of one pass; kept, because every step of the pass asks for it."""
+    return np.random.default_rng((seed, 1, epoch)).permutation(count)
 
 
 def _distinct_items(

@@ -91,7 +91,7 @@ class NegativeSettings(Section, frozen=True):
     batch_size: int = 1024  # B
     index_batch_size: int = 1024  # B'
     replacement: bool = False  # draw the B' items with replacement?
-    unchosen_weight: float = 1.0  # what an item that nobody chose counts in the softmax's sum; below 1 keeps cold items alive
+    unchosen_weight: float = 0.01  # what an item that nobody chose counts in the softmax's sum; below 1 keeps cold items alive
 
 
 class TrainSettings(Section, frozen=True):
@@ -156,8 +156,10 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     """
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no settings file at {path}: name a shortlist.toml, or make one with `shortlist fetch`") from None
+    except OSError as error:
+        raise ConfigError(
+            f"no settings file at {path} ({error.strerror}): name a shortlist.toml, or make one with `shortlist fetch`"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} must be TOML: {error}") from None
     for override in overrides:
@@ -272,6 +274,17 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             "a softmax needs a negative: set negatives.batch_size to 2 or more, or negatives.index_batch_size to 1 or more",
         ),
         (0 < negatives.unchosen_weight <= 1, f"negatives.unchosen_weight is a weight in (0, 1]: got {negatives.unchosen_weight}"),
+        (train.adagrad_start > 0, f"train.adagrad_start must be above 0, or the first step divides by zero: got {train.adagrad_start}"),
+        (min(train.checkpoint_steps, train.log_steps) >= 1, "train.checkpoint_steps and log_steps must be at least 1"),
+        (train.patience >= 1, f"train.patience must be at least 1 epoch: got {train.patience}"),
+        (train.seed >= 0 and evaluate.seed >= 0, f"seeds must not be negative: got {train.seed} and {evaluate.seed}"),
+        (train.threads is None or train.threads >= 1, f"train.threads must be at least 1: got {train.threads}"),
+        (train.validation_at_most >= 1, f"train.validation_at_most must be at least 1: got {train.validation_at_most}"),
+        (
+            (train.table_learning_rate or 0) >= 0 and train.table_weight_decay >= 0,
+            "train.table_learning_rate and table_weight_decay must not be negative",
+        ),
+        (evaluate.bootstrap >= 1, f"evaluate.bootstrap must be at least 1 resample: got {evaluate.bootstrap}"),
         (train.epochs >= 1, f"train.epochs must be at least 1: got {train.epochs}"),
         (train.learning_rate > 0, f"train.learning_rate must be above 0: got {train.learning_rate}"),
         (0 <= train.validation_fraction < 1, f"train.validation_fraction is a share in [0, 1): got {train.validation_fraction}"),
@@ -293,12 +306,24 @@ def _refuse_contradictions(config: Config, where: str) -> None:
     for holds, message in rules:
         if not holds:
             raise ConfigError(f"{where}: {message}")
+    for table in (config.item, config.query):
+        for name, settings in feature_settings(table).items():
+            _refuse_bad_sizes(where, name, settings)
     for name, settings in feature_settings(config.item).items():
         if settings.kind not in ITEM_KINDS:
             raise ConfigError(
                 f"{where}: item.features.{name} is of kind {settings.kind!r}, which only queries have; use one of {', '.join(ITEM_KINDS)}"
             )
-    feature_settings(config.query)
+
+
+def _refuse_bad_sizes(where: str, name: str, settings: FeatureSettings) -> None:
+    for size in ("dim", "buckets", "unknown_buckets", "min_count", "last", "max_tokens"):
+        value = getattr(settings, size)
+        if value is not None and value < 1:
+            raise ConfigError(f"{where}: feature {name!r}: {size} must be at least 1: got {value}")
+    shortest, longest = settings.character_ngrams
+    if (shortest, longest) != (0, 0) and not 1 <= shortest <= longest:
+        raise ConfigError(f"{where}: feature {name!r}: character_ngrams must be [shortest, longest] or [0, 0]: got {[shortest, longest]}")
 
 
 def _without_none(value: Any) -> Any:

@@ -64,8 +64,8 @@ class MixedNegatives:
 
     def log_weight(self) -> NDArray[np.float32]:
         """(M,) natural log of what each item counts in the softmax's sum: 0, or log(unchosen_weight) where nobody chose it."""
-        weight = np.where(self.frequency.q > 0, 1.0, self.unchosen_weight)
-        return np.log(weight).astype(np.float32)
+        weight: NDArray[np.float32] = np.where(self.frequency.q > 0, 1.0, self.unchosen_weight).astype(np.float32)
+        return np.log(weight)
 
     def expected_accidental_hits(self, batch_size: int) -> float:
         """Mean number of columns a row that hold its own positive once more: (B-1) sum_j q_j^2 + B'/M."""

@@ -11,11 +11,13 @@ linear terms are optional (`model.linear_path`); without them the towers are the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -28,6 +30,7 @@ from shortlist.features.vocabulary import CategoryEncoder
 from shortlist.queries import QueryEncoder
 
 NORM_FLOOR = 1e-6  # keeps a zero vector from dividing by zero
+START_LENGTH = 0.3  # of the output for a query that says nothing
 BIAS = "#bias"  # suffix of the table of item biases, which has the rows of the id table
 
 
@@ -69,6 +72,9 @@ class QueryTower(nn.Module):
         super().__init__()
         dim = settings.hidden[-1]
         self.mlp = mlp(2 * dim + 2 + width, settings.hidden, starts_at_zero=settings.linear_path)
+        # A query without seed and history must not be the zero vector: its direction has a gradient of 1 / NORM_FLOOR, and
+        # one such gradient would stay in Adagrad's sums and freeze the layer.
+        nn.init.normal_(self.mlp[-1].bias, std=START_LENGTH * dim**-0.5)
         self.seed_map = nn.Linear(dim, dim, bias=False) if settings.linear_path else None
         self.history_map = nn.Linear(dim, dim, bias=False) if settings.linear_path else None
         for linear in (self.seed_map, self.history_map):
@@ -111,8 +117,13 @@ class TwoTower(nn.Module):
     @property
     def temperature(self) -> torch.Tensor:
         """() T, within `model.temperature_bounds`."""
+        return self.log_temperature.exp()
+
+    @torch.no_grad()
+    def keep_temperature_within_bounds(self) -> None:
+        """Puts a learned temperature that left its bounds back on them; clamping in the forward pass would end its gradient."""
         low, high = self.settings.temperature_bounds
-        return self.log_temperature.exp().clamp(low, high)
+        self.log_temperature.clamp_(math.log(low), math.log(high))
 
     def encode_items(self, columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], candidates: int) -> EncodedItems:
         """The items with these features, whose rows point into `tables` (`item/feature`); the first are candidates."""
@@ -167,8 +178,12 @@ def batch_table_rows(batch: Batch, model: TwoTower) -> dict[str, np.ndarray]:
     return rows
 
 
-def initial_tables(dataset: Dataset, settings: ModelSettings, generator: torch.Generator) -> dict[str, torch.Tensor]:
+def initial_tables(
+    dataset: Dataset, settings: ModelSettings, generator: torch.Generator, item_counts: NDArray[np.int64]
+) -> dict[str, torch.Tensor]:
     """Fresh embedding tables by name: normal with variance 1/dim, so that a looked-up row has length about 1.
+
+    item_counts   (M,) how often each item is a positive of the examples to learn from
 
     The item biases start at log(count + 1/2): popularity is known, so it need not be learned.
     """
@@ -181,15 +196,15 @@ def initial_tables(dataset: Dataset, settings: ModelSettings, generator: torch.G
             tables[f"{side}/{name}"] = torch.randn(rows, width, generator=generator) * width**-0.5
     id_feature = dataset.item_encoder.id_feature()
     if settings.item_bias and id_feature is not None:
-        tables[f"item/{id_feature}{BIAS}"] = _initial_biases(dataset, id_feature)
+        tables[f"item/{id_feature}{BIAS}"] = _initial_biases(dataset, id_feature, item_counts)
     return tables
 
 
-def _initial_biases(dataset: Dataset, name: str) -> torch.Tensor:
+def _initial_biases(dataset: Dataset, name: str, item_counts: NDArray[np.int64]) -> torch.Tensor:
     encoder = dataset.item_encoder.features[name].encoder
     ids = dataset.item_features[name]
     assert isinstance(encoder, CategoryEncoder) and isinstance(ids, Ids)
-    counts = np.bincount(ids.values, weights=dataset.item_counts, minlength=encoder.vocabulary.table_rows)
+    counts = np.bincount(ids.values, weights=item_counts, minlength=encoder.vocabulary.table_rows)
     biases = np.log(counts + 0.5)
     return torch.from_numpy((biases - biases.mean()).astype(np.float32))[:, None]
 
@@ -218,7 +233,10 @@ def input_width(encoder: TableEncoder, settings: ModelSettings) -> int:
 
 
 def mlp(width: int, hidden: Sequence[int], *, starts_at_zero: bool) -> nn.Sequential:
-    """Linear layers with ReLU between and none on top; with `starts_at_zero` its first output is 0 everywhere."""
+    """Linear layers with ReLU between and none on top.
+
+    With `starts_at_zero` the top weights are 0, so that the linear path speaks alone at first.
+    """
     layers: list[nn.Module] = []
     for out in hidden:
         layers += [nn.Linear(width, out), nn.ReLU()]

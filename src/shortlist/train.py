@@ -59,18 +59,18 @@ class Trainer:
     def __init__(self, dataset: Dataset, examples: Examples, config: Config, *, folder: Path | None = None) -> None:
         """`examples` are those of `dataset.train` to learn from; checkpoints go to `folder` (None = nowhere)."""
         settings = config.train
+        counts = np.bincount(examples.item_row, minlength=len(dataset.items))
         generator = torch.Generator().manual_seed(settings.seed)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             self.model = TwoTower(dataset.item_encoder, dataset.query_encoder, config.model)
-        self.tables = EmbeddingTables(initial_tables(dataset, config.model, generator), adagrad_start=settings.adagrad_start)
+        self.tables = EmbeddingTables(initial_tables(dataset, config.model, generator, counts), adagrad_start=settings.adagrad_start)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.Adagrad(
             self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0
         )
         self.settings, self.folder, self.progress = settings, folder, Progress()
         self.bfloat16 = settings.matmul == "bfloat16" or (settings.matmul == "auto" and has_fast_bfloat16())
-        counts = np.bincount(examples.item_row, minlength=len(dataset.items))
         negatives = config.negatives
         self.negatives = MixedNegatives(
             exact_frequency(counts), negatives.index_batch_size, negatives.replacement, negatives.unchosen_weight
@@ -131,6 +131,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         self.optimizer.step()
+        self.model.keep_temperature_within_bounds()
         settings = self.settings
         rate = settings.learning_rate if settings.table_learning_rate is None else settings.table_learning_rate
         self.tables.update(rate, weight_decay=settings.table_weight_decay)
@@ -163,6 +164,8 @@ class Trainer:
 
     def _end_epoch(self, epoch: int, validate: Validate, log: TrainLog) -> None:
         loss, progress = validate(self.model, self.tables.weights), self.progress
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the validation loss must be finite: got {loss} after epoch {epoch + 1}; lower train.learning_rate")
         better = loss < progress.best_loss
         if better:
             progress.best_loss, progress.best_epoch = loss, epoch

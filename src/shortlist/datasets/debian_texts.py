@@ -38,12 +38,14 @@ section = "category"
 tags = "categories"
 maintainer = "category"
 source = "category"
+name = { kind = "text", column = "package" }
 summary = "text"
-description = { kind = "text" }
+description = { kind = "text", character_ngrams = [0, 0] }  # words alone
 installed_size = { kind = "number", buckets = 16 }
 
 [query.features]  # what the query tower sees; `relation` is left out: it is not known when the query is asked
-seed = "item"  # the package looked at: its id and content
+seed = "item"  # the package looked at: its content, and its id as something that is chosen
+seed_id = { kind = "id", column = "seed_package" }  # its id as something that is looked at
 
 [evaluate]  # a tenth of the pairs is held out, at random
 protocol = "holdout"
