@@ -6,7 +6,7 @@
 Drift: the set-up of Yi et al. (RecSys'19), section 6.1, whose paper prints curves only. Items 0..999; 128 distinct ones a step, by
 Gumbel top-128 of log q with q ~ i^2, after step 10,000 q ~ (999-i)^2. Error = 1/(2*128) sum_i |p_i - 128 q_i|. The reference
 numbers come from another program with random buckets of one seed. Here rows with one hash and collisions are the mean of five
-hash seeds, which differ by up to .024 among themselves (72 to 99 of the items share one of 5000 buckets). The target is itself
+hash seeds, which differ by up to .024 among themselves with 5000 buckets and by .05 with 1500. The target is itself
 approximate (an item drawn without replacement has p < 128 q), so the floor is not 0.
 """
 

@@ -125,7 +125,7 @@ def test_a_newer_catalogue_brings_new_items_and_drops_gone_ones(world: World, tm
     assert (published.items, published.new_items, published.gone_items) == (len(items), 1, 1)
     bundle = open_bundle(published.folder)
     assert bundle.items.row_of(gone) == -1
-    embedding, vector = bundle.encode_items(newer.filter(pl.col("item_id") == "new"))
+    _, vector = bundle.encode_items(newer.filter(pl.col("item_id") == "new"))
     assert np.allclose(bundle.vectors[bundle.items.row_of("new")], vector[0], atol=2e-6)
     old, kept = world.bundle, items["item_id"][20]
     assert np.allclose(bundle.vectors[bundle.items.row_of(kept)], old.vectors[old.items.row_of(kept)], atol=1e-6)

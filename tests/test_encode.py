@@ -34,7 +34,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     )
     trainer = Trainer(data, data.train, config)
     for step in range(8):
-        trainer.train_step(trainer.maker.make(step))
+        trainer.learner.learn(trainer.maker.make(step))
     return trainer
 
 
@@ -46,14 +46,16 @@ def batch_of(trainer: Trainer, dataset: Dataset) -> tuple[NDArray[np.int64], Bat
 
 @torch.no_grad()
 def as_in_training(trainer: Trainer, batch: Batch) -> tuple[torch.Tensor, EncodedItems]:
-    leaves = trainer.tables.gather(batch_table_rows(batch, trainer.model))
-    return trainer.model.encode_batch(batch, leaves)
+    leaves = trainer.learner.tables.gather(batch_table_rows(batch, trainer.learner.model))
+    return trainer.learner.model.encode_batch(batch, leaves)
 
 
 def encoded(trainer: Trainer, dataset: Dataset) -> tuple[Corpus, NDArray[np.float32]]:
-    tables = trainer.tables.weights
-    corpus = encode_corpus(trainer.model, tables, dataset.item_features)
-    queries = encode_queries(trainer.model, tables, dataset.train.queries, user_features=dataset.user_features, embedding=corpus.embedding)
+    tables = trainer.learner.tables.weights
+    corpus = encode_corpus(trainer.learner.model, tables, dataset.item_features)
+    queries = encode_queries(
+        trainer.learner.model, tables, dataset.train.queries, user_features=dataset.user_features, embedding=corpus.embedding
+    )
     return corpus, queries
 
 
@@ -82,7 +84,7 @@ def test_encoded_queries_have_the_query_vectors_of_training(trained: Trainer, da
 def test_the_inner_product_over_the_temperature_is_the_logit(trained: Trainer, dataset: Dataset) -> None:
     chosen, batch = batch_of(trained, dataset)
     queries, items = as_in_training(trained, batch)
-    logits = queries @ items.vector.T / trained.model.temperature
+    logits = queries @ items.vector.T / trained.learner.model.temperature
     if items.bias is not None:
         logits = logits + items.bias
     corpus, encoded_queries = encoded(trained, dataset)
@@ -93,21 +95,21 @@ def test_the_inner_product_over_the_temperature_is_the_logit(trained: Trainer, d
 def test_blocks_do_not_matter(trained: Trainer, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus, queries = encoded(trained, dataset)
     log_weight = np.zeros(ITEMS, np.float32)
-    loss = full_corpus_loss(trained.model, trained.tables.weights, dataset, dataset.train, log_weight)
+    loss = full_corpus_loss(trained.learner.model, trained.learner.tables.weights, dataset, dataset.train, log_weight)
     monkeypatch.setattr(encode, "_blocks", blocks_of_five)
     by_fives, queries_by_fives = encoded(trained, dataset)
     np.testing.assert_allclose(by_fives.embedding, corpus.embedding, atol=1e-6)
     np.testing.assert_allclose(by_fives.vector, corpus.vector, atol=1e-6)
     np.testing.assert_allclose(queries_by_fives, queries, atol=1e-6)
-    again = full_corpus_loss(trained.model, trained.tables.weights, dataset, dataset.train, log_weight)
+    again = full_corpus_loss(trained.learner.model, trained.learner.tables.weights, dataset, dataset.train, log_weight)
     assert again == pytest.approx(loss, abs=1e-6)
 
 
 def test_no_queries_are_no_vectors_of_the_right_width(trained: Trainer, dataset: Dataset) -> None:
     corpus, _ = encoded(trained, dataset)
     none = encode_queries(
-        trained.model,
-        trained.tables.weights,
+        trained.learner.model,
+        trained.learner.tables.weights,
         dataset.train.queries.take(np.zeros(0, np.int64)),
         user_features=dataset.user_features,
         embedding=corpus.embedding,
@@ -123,11 +125,11 @@ def test_the_full_corpus_loss_is_the_mean_of_minus_log_shares(trained: Trainer, 
     for row, positive in zip(range(0, len(dataset.train), 20), examples.item_row.tolist(), strict=True):
         logits = corpus.vector.astype(np.float64) @ queries[row].astype(np.float64) / 0.1 + log_weight
         total += math.log(sum(math.exp(value) for value in logits)) - logits[positive]
-    found = full_corpus_loss(trained.model, trained.tables.weights, dataset, examples, log_weight)
+    found = full_corpus_loss(trained.learner.model, trained.learner.tables.weights, dataset, examples, log_weight)
     assert found == pytest.approx(total / len(examples), abs=2e-5)
 
 
 def test_encoding_leaves_no_gradients_and_changes_nothing(trained: Trainer, dataset: Dataset) -> None:
-    before = {name: value.clone() for name, value in trained.weights().items()}
+    before = {name: value.clone() for name, value in trained.learner.weights().items()}
     encoded(trained, dataset)
-    assert all(torch.equal(value, before[name]) for name, value in trained.weights().items())
+    assert all(torch.equal(value, before[name]) for name, value in trained.learner.weights().items())

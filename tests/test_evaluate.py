@@ -130,18 +130,18 @@ def test_excluding_seen_items_lifts_the_rank_and_counts_the_repeats() -> None:
     dataset = dataset_of([1, 1, 1, 1, 1], [0])
     # best first: 4, 3, 2, 1, 0; query 0 asks for its own history, query 1 for its seed, query 2 for item 1 having seen 4 and 2
     examples = examples_of([3, 2, 1], seeds=[-1, 2, 4], histories=[[3], [], [2]], askers=[7, 8, 9])
-    kept, tested = evaluate.test_queries(dataset, examples, settings(seen_items="exclude"), "day")
+    kept, tested = evaluate.queries_to_test(dataset, examples, settings(seen_items="exclude"), "day")
     assert (kept.item_row.tolist(), tested.asker.tolist(), tested.repeats_left_out) == ([1], [9], 2)
     retriever = Scores(np.arange(5, dtype=np.float32))
     assert rank_positives(retriever, kept, 5, settings(seen_items="exclude")).rank.tolist() == [2]  # 3, 1
-    everything, all_tested = evaluate.test_queries(dataset, examples, settings(), "day")
+    everything, all_tested = evaluate.queries_to_test(dataset, examples, settings(), "day")
     assert (len(everything), len(all_tested), all_tested.repeats_left_out) == (3, 3, 0)
     assert rank_positives(retriever, everything, 5, settings(ks=(4,))).rank.tolist() == [2, 3, 4]
 
 
 def test_a_split_of_repeats_alone_is_an_error_and_not_a_mean_of_nothing() -> None:
     with pytest.raises(DataError, match=r"split day needs a query to test: got none, 2 left out .* seen_items \(now \"exclude\"\)"):
-        evaluate.test_queries(dataset_of([1, 1], [0]), examples_of([0, 1], histories=[[0], [1]]), settings(seen_items="exclude"), "day")
+        evaluate.queries_to_test(dataset_of([1, 1], [0]), examples_of([0, 1], histories=[[0], [1]]), settings(seen_items="exclude"), "day")
 
 
 # --- slices

@@ -51,11 +51,16 @@ ORDER = (
     "streaming",
     "negatives",
     "losses",
+    "masks",
     "batches",
     "tables",
+    "layers",
     "towers",
-    "train",
     "encode",
+    "memory",
+    "learner",
+    "diagnostics",
+    "train",
     # judging
     "metrics",
     "index/__init__",
@@ -93,7 +98,10 @@ ORDER = (
     "cli",
     "__main__",
 )
-IMPORTS_TORCH = {"losses", "tables", "towers", "train", "encode", "run", "export"}  # at the top of the file
+IMPORTS_TORCH = {  # at the top of the file
+    *("losses", "tables", "layers", "towers", "encode", "memory", "learner", "diagnostics", "train"),
+    *("run", "export"),
+}
 REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest"}  # through those; all other files are free of it
 HEAVY = ("torch", "faiss", "scann")
 STARTUP_S = 0.5  # of `shortlist --help`; a slow machine may stretch it: SHORTLIST_TEST_SLACK=3 allows three times as long

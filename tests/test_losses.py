@@ -235,9 +235,9 @@ def test_one_value_per_candidate_is_needed() -> None:
 
 
 def test_a_weight_or_bias_of_another_length_is_refused_and_not_stretched() -> None:
-    with pytest.raises(ShapeError, match=r"weight .* got 1 for 2"):
+    with pytest.raises(ShapeError, match=r"weight .* got \(1,\) for 2"):
         loss_of(SIMILARITY, weight=torch.ones(1))
-    with pytest.raises(ShapeError, match=r"bias .* got 1 for 3"):
+    with pytest.raises(ShapeError, match=r"bias .* got \(1,\) for 3"):
         loss_of(SIMILARITY, bias=torch.ones(1))
 
 

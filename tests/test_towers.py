@@ -13,7 +13,8 @@ from torch import nn
 
 from shortlist.dataset import Dataset
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
-from shortlist.towers import NORM_FLOOR, batch_table_rows, embed, initial_tables, normalise
+from shortlist.layers import NORM_FLOOR, normalise
+from shortlist.towers import batch_table_rows, embed, initial_tables
 from shortlist.train import Trainer
 
 D = 11  # hidden = [19, 11]
@@ -34,7 +35,7 @@ def trainer(built: Built, *, shaken: bool = True, **model: Any) -> Trainer:
     if shaken:
         generator = torch.Generator().manual_seed(7)
         with torch.no_grad():
-            for value in made.model.parameters():
+            for value in made.learner.model.parameters():
                 if value.requires_grad and value.dim():
                     value.add_(0.3 * torch.randn(value.shape, generator=generator))
     return made
@@ -55,7 +56,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def item_inputs(made: Trainer, dataset: Dataset) -> np.ndarray:
-    return torch.cat(embed(dataset.item_features, made.tables.weights, "item"), dim=1).double().numpy()
+    return torch.cat(embed(dataset.item_features, made.learner.tables.weights, "item"), dim=1).double().numpy()
 
 
 # --- lookups
@@ -76,7 +77,7 @@ def test_features_stand_side_by_side_in_their_order() -> None:
 
 def test_looked_up_rows_of_a_fresh_table_have_a_length_of_about_one(built: Built) -> None:
     dataset, config = built
-    tables = initial_tables(dataset, config.model, torch.Generator().manual_seed(0))
+    tables = initial_tables(dataset, config.model, torch.Generator().manual_seed(0), dataset.item_counts)
     lengths = tables["item/title"].square().sum(dim=1)  # chi square of 8 degrees over 8: mean 1, deviation 1/2 a row
     assert lengths.mean().item() == pytest.approx(1.0, abs=4 * 0.5 / 62**0.5)
 
@@ -86,7 +87,7 @@ def test_looked_up_rows_of_a_fresh_table_have_a_length_of_about_one(built: Built
 
 def test_items_have_the_shapes_they_are_said_to_have(built: Built) -> None:
     made = trainer(built)
-    items = made.model.encode_items(built[0].item_features, made.tables.weights, 17)
+    items = made.learner.model.encode_items(built[0].item_features, made.learner.tables.weights, 17)
     assert items.embedding.shape == (ITEMS, D)
     assert items.vector.shape == (17, D)
     assert items.bias is not None and items.bias.shape == (17,)
@@ -97,22 +98,22 @@ def test_without_the_linear_path_an_item_is_the_paper_s_plain_tower(built: Built
     made = trainer(built, linear_path=False)
     x = item_inputs(made, built[0])
     assert x.shape == (ITEMS, WIDTH)
-    items = made.model.encode_items(built[0].item_features, made.tables.weights, ITEMS)
-    np.testing.assert_allclose(items.vector.detach().numpy(), unit(plain_mlp(made.model.item.mlp, x)), atol=1e-5)
+    items = made.learner.model.encode_items(built[0].item_features, made.learner.tables.weights, ITEMS)
+    np.testing.assert_allclose(items.vector.detach().numpy(), unit(plain_mlp(made.learner.model.item.mlp, x)), atol=1e-5)
 
 
 def test_with_the_linear_path_the_item_s_embedding_is_added(built: Built) -> None:
     made = trainer(built)
     x = item_inputs(made, built[0])
-    embedding = x @ made.model.item.embedding.weight.detach().double().numpy().T
-    items = made.model.encode_items(built[0].item_features, made.tables.weights, ITEMS)
+    embedding = x @ made.learner.model.item.embedding.weight.detach().double().numpy().T
+    items = made.learner.model.encode_items(built[0].item_features, made.learner.tables.weights, ITEMS)
     np.testing.assert_allclose(items.embedding.detach().numpy(), embedding, atol=1e-5)
-    np.testing.assert_allclose(items.vector.detach().numpy(), unit(plain_mlp(made.model.item.mlp, x) + embedding), atol=1e-5)
+    np.testing.assert_allclose(items.vector.detach().numpy(), unit(plain_mlp(made.learner.model.item.mlp, x) + embedding), atol=1e-5)
 
 
 def test_a_fresh_item_with_the_linear_path_is_its_embedding(built: Built) -> None:
     made = trainer(built, shaken=False)
-    items = made.model.encode_items(built[0].item_features, made.tables.weights, ITEMS)
+    items = made.learner.model.encode_items(built[0].item_features, made.learner.tables.weights, ITEMS)
     assert torch.equal(items.vector, normalise(items.embedding))
 
 
@@ -121,7 +122,7 @@ def test_an_item_has_the_same_vector_as_positive_and_as_index_draw(built: Built)
     dataset, made = built[0], trainer(built)
     examples = dataset.train.take(np.arange(13))
     batch = made.maker.assemble(examples, examples.item_row[::-1].astype(np.int64), None)
-    _, items = made.model.encode_batch(batch, made.tables.gather(batch_table_rows(batch, made.model)))
+    _, items = made.learner.model.encode_batch(batch, made.learner.tables.gather(batch_table_rows(batch, made.learner.model)))
     columns = items.vector[torch.from_numpy(batch.columns)]
     assert torch.equal(columns[:13], columns[13:].flip(0))
 
@@ -131,7 +132,7 @@ def test_an_item_has_the_same_vector_as_positive_and_as_index_draw(built: Built)
 
 def test_a_fresh_bias_is_the_log_of_how_often_the_item_was_chosen(built: Built) -> None:
     dataset, made = built[0], trainer(built, shaken=False)
-    items = made.model.encode_items(dataset.item_features, made.tables.weights, ITEMS)
+    items = made.learner.model.encode_items(dataset.item_features, made.learner.tables.weights, ITEMS)
     assert items.bias is not None
     bias = items.bias.detach().numpy()
     chosen = dataset.item_counts[: ITEMS - NEVER_CHOSEN]
@@ -143,23 +144,23 @@ def test_a_fresh_bias_is_the_log_of_how_often_the_item_was_chosen(built: Built) 
 
 def test_the_content_adds_to_the_bias_of_the_id(built: Built) -> None:
     made = trainer(built)
-    weight = made.model.item.bias
+    weight = made.learner.model.item.bias
     assert weight is not None
     ids = built[0].item_features["item_id"]
     assert isinstance(ids, Ids)
-    own = made.tables.weights["item/item_id#bias"][:, 0].double().numpy()[ids.values]
+    own = made.learner.tables.weights["item/item_id#bias"][:, 0].double().numpy()[ids.values]
     expected = own + item_inputs(made, built[0]) @ weight.weight.detach().double().numpy()[0]
-    items = made.model.encode_items(built[0].item_features, made.tables.weights, ITEMS)
+    items = made.learner.model.encode_items(built[0].item_features, made.learner.tables.weights, ITEMS)
     assert items.bias is not None
     np.testing.assert_allclose(items.bias.detach().numpy(), expected, atol=1e-5)
 
 
 def test_without_item_bias_there_is_none_and_no_table_for_it(built: Built) -> None:
     made = trainer(built, item_bias=False)
-    assert made.model.encode_items(built[0].item_features, made.tables.weights, ITEMS).bias is None
-    assert not any("bias" in name for name in made.tables.weights)
+    assert made.learner.model.encode_items(built[0].item_features, made.learner.tables.weights, ITEMS).bias is None
+    assert not any("bias" in name for name in made.learner.tables.weights)
     batch = made.maker.make(0)
-    assert set(batch_table_rows(batch, made.model)) == set(made.tables.weights)
+    assert set(batch_table_rows(batch, made.learner.model)) == set(made.learner.tables.weights)
 
 
 # --- the query tower
@@ -178,12 +179,12 @@ def padded(*histories: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("linear_path", [True, False])
 def test_a_query_is_its_seed_history_and_features_by_plain_arithmetic(built: Built, linear_path: bool) -> None:
     made = trainer(built, linear_path=linear_path)
-    query, (embedding, features) = made.model.query, query_parts(built)
+    query, (embedding, features) = made.learner.model.query, query_parts(built)
     seed = torch.tensor([3, -1, 12, -1, 0])
     history = padded([5, 6, 5], [1], [], [], [0, 1, 2, 3, 4, 5, 6])
-    found = made.model.encode_queries(embedding, seed, history, features).detach().numpy()
+    found = made.learner.model.encode_queries(embedding, seed, history, features).detach().numpy()
     rows = embedding.double().numpy()
-    by_age = np.exp(query.position.detach().double().numpy())
+    by_age = np.exp(query.pooling.position.detach().double().numpy())
     expected = []
     for i in range(5):
         own = [int(item) for item in history[i] if item >= 0]
@@ -204,44 +205,46 @@ def test_a_query_is_its_seed_history_and_features_by_plain_arithmetic(built: Bui
 def test_a_query_without_seed_and_history_depends_on_its_features_alone(built: Built) -> None:
     made, (embedding, features) = trainer(built), query_parts(built)
     nothing = torch.full((5,), -1)
-    found = [made.model.encode_queries(known, nothing, padded([], [], [], [], []), features) for known in (embedding, embedding * -3 + 1)]
+    found = [
+        made.learner.model.encode_queries(known, nothing, padded([], [], [], [], []), features) for known in (embedding, embedding * -3 + 1)
+    ]
     assert torch.equal(found[0], found[1])
     assert torch.allclose(found[0].norm(dim=1), torch.ones(5))
 
 
 def test_a_fresh_query_that_says_nothing_is_a_finite_vector(built: Built) -> None:
     made, (embedding, features) = trainer(built, shaken=False), query_parts(built)
-    found = made.model.encode_queries(embedding, torch.full((5,), -1), padded([], [], [], [], []), features)
+    found = made.learner.model.encode_queries(embedding, torch.full((5,), -1), padded([], [], [], [], []), features)
     assert torch.isfinite(found).all()
 
 
 def test_history_weights_add_up_to_one_over_those_present(built: Built) -> None:
     made = trainer(built)
     present = torch.tensor([[1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 0, 1, 0, 0], [1] * 7, [0] * 7], dtype=torch.float32)
-    weights = made.model.query.history_weights(present)
+    weights = made.learner.model.query.pooling.weights(present)
     assert torch.allclose(weights.sum(dim=1), torch.tensor([1.0, 1.0, 1.0, 0.0]))
     assert not weights[present == 0].any()
 
 
 def test_fresh_recency_weights_fall_with_age_and_without_them_all_are_alike(built: Built) -> None:
     everything = torch.ones(1, HISTORY_LAST)
-    recency = trainer(built, shaken=False).model.query.history_weights(everything)[0]
+    recency = trainer(built, shaken=False).learner.model.query.pooling.weights(everything)[0]
     assert (recency.diff() < 0).all()
     # 1 / sqrt(1 + age): the newest weighs sqrt(2) times the one before
     assert (recency[0] / recency[1]).item() == pytest.approx(2**0.5)
-    plain = trainer(built, recency_weights=False)
-    assert torch.allclose(plain.model.query.history_weights(everything), torch.full((1, HISTORY_LAST), 1 / HISTORY_LAST))
-    assert "query.position" not in plain.parameters
+    plain = trainer(built, history_pooling="mean")
+    assert torch.allclose(plain.learner.model.query.pooling.weights(everything), torch.full((1, HISTORY_LAST), 1 / HISTORY_LAST))
+    assert "query.pooling.position" not in plain.learner.parameters
 
 
 def test_a_query_has_the_same_vector_alone_and_in_any_order(built: Built) -> None:
     made, (embedding, features) = trainer(built), query_parts(built)
     seed, history = torch.tensor([3, -1, 12, -1, 0]), padded([5, 6, 5], [1], [], [], [0, 1, 2])
-    together = made.model.encode_queries(embedding, seed, history, features)
+    together = made.learner.model.encode_queries(embedding, seed, history, features)
     order = torch.tensor([4, 2, 0, 1, 3])
-    shuffled = made.model.encode_queries(embedding, seed[order], history[order], [feature[order] for feature in features])
+    shuffled = made.learner.model.encode_queries(embedding, seed[order], history[order], [feature[order] for feature in features])
     assert torch.allclose(shuffled, together[order], atol=1e-6)
-    alone = made.model.encode_queries(embedding, seed[1:2], history[1:2], [feature[1:2] for feature in features])
+    alone = made.learner.model.encode_queries(embedding, seed[1:2], history[1:2], [feature[1:2] for feature in features])
     assert torch.allclose(alone, together[1:2], atol=1e-6)
 
 
@@ -250,14 +253,14 @@ def test_a_query_has_the_same_vector_alone_and_in_any_order(built: Built) -> Non
 
 def test_the_temperature_is_the_setting_and_not_learned_unless_asked(built: Built) -> None:
     made = trainer(built)
-    assert made.model.temperature.item() == pytest.approx(0.1)
-    assert "log_temperature" not in made.parameters
-    assert "log_temperature" in trainer(built, learn_temperature=True).parameters
+    assert made.learner.model.temperature.item() == pytest.approx(0.1)
+    assert "log_temperature" not in made.learner.parameters
+    assert "log_temperature" in trainer(built, learn_temperature=True).learner.parameters
 
 
 @pytest.mark.parametrize(("raw", "shown"), [(-50.0, 0.02), (50.0, 1.0), (-1.0, 0.36787944)])
 def test_a_learned_temperature_stays_within_its_bounds(built: Built, raw: float, shown: float) -> None:
-    model = trainer(built, learn_temperature=True).model
+    model = trainer(built, learn_temperature=True).learner.model
     with torch.no_grad():
         model.log_temperature.fill_(raw)
         model.keep_temperature_within_bounds()

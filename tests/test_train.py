@@ -93,7 +93,9 @@ def test_the_loss_of_a_step_is_that_of_the_batch_by_plain_arithmetic(built: Buil
     trainer = trainer_of(built)
     batch = trainer.maker.make(3)
     with torch.no_grad():
-        queries, items = trainer.model.encode_batch(batch, trainer.tables.gather(batch_table_rows(batch, trainer.model)))
+        queries, items = trainer.learner.model.encode_batch(
+            batch, trainer.learner.tables.gather(batch_table_rows(batch, trainer.learner.model))
+        )
     assert items.bias is not None
     logits = (queries @ items.vector.T).double().numpy()[:, batch.columns] / 0.1 + items.bias.double().numpy()[batch.columns]
     total = 0.0
@@ -101,17 +103,17 @@ def test_the_loss_of_a_step_is_that_of_the_batch_by_plain_arithmetic(built: Buil
     for i in range(len(batch.weight)):
         others = [math.exp(logits[i, j] - batch.log_n[j]) for j in range(len(rows)) if rows[j] != rows[i]]
         total += batch.weight[i] * (math.log(math.exp(logits[i, i]) + sum(others)) - logits[i, i])
-    assert trainer.train_step(batch) == pytest.approx(total / batch.weight.sum(), rel=1e-5)
+    assert trainer.learner.learn(batch) == pytest.approx(total / batch.weight.sum(), rel=1e-5)
 
 
 def test_a_step_moves_only_the_table_rows_of_its_batch(built: Built) -> None:
     trainer = trainer_of(built)
-    trainer.train_step(trainer.maker.make(0))  # the towers' top layers start at zero and pass nothing down in the first step
-    before = {name: value.clone() for name, value in trainer.tables.weights.items()}
+    trainer.learner.learn(trainer.maker.make(0))  # the towers' top layers start at zero and pass nothing down in the first step
+    before = {name: value.clone() for name, value in trainer.learner.tables.weights.items()}
     batch = trainer.maker.make(1)
-    trainer.train_step(batch)
-    for name, rows in batch_table_rows(batch, trainer.model).items():
-        moved = (trainer.tables.weights[name] != before[name]).any(dim=1).nonzero()[:, 0].tolist()
+    trainer.learner.learn(batch)
+    for name, rows in batch_table_rows(batch, trainer.learner.model).items():
+        moved = (trainer.learner.tables.weights[name] != before[name]).any(dim=1).nonzero()[:, 0].tolist()
         assert moved, name
         assert set(moved) <= set(rows.tolist()), name
 
@@ -119,31 +121,31 @@ def test_a_step_moves_only_the_table_rows_of_its_batch(built: Built) -> None:
 def test_a_table_learning_rate_of_its_own_moves_the_tables_by_it(tmp_path: Path, built: Built) -> None:
     faster = trainer_of(with_sections(tmp_path, {"train": {"table_learning_rate": 0.2}}))  # four times 0.05
     plain = trainer_of(built)
-    name, start = "item/title", plain.tables.weights["item/title"].clone()
+    name, start = "item/title", plain.learner.tables.weights["item/title"].clone()
     for trainer in (faster, plain):
-        trainer.train_step(trainer.maker.make(0))
-    assert torch.allclose(faster.tables.weights[name] - start, 4 * (plain.tables.weights[name] - start), atol=1e-6)
-    assert same(dict(faster.model.state_dict()), dict(plain.model.state_dict()))
+        trainer.learner.learn(trainer.maker.make(0))
+    assert torch.allclose(faster.learner.tables.weights[name] - start, 4 * (plain.learner.tables.weights[name] - start), atol=1e-6)
+    assert same(dict(faster.learner.model.state_dict()), dict(plain.learner.model.state_dict()))
 
 
 def test_a_table_learning_rate_of_zero_is_zero_and_not_absent(tmp_path: Path) -> None:
     trainer = trainer_of(with_sections(tmp_path, {"train": {"table_learning_rate": 0.0}}))
-    before = {name: value.clone() for name, value in trainer.tables.weights.items()}
-    trainer.train_step(trainer.maker.make(0))
-    assert same(trainer.tables.weights, before)
+    before = {name: value.clone() for name, value in trainer.learner.tables.weights.items()}
+    trainer.learner.learn(trainer.maker.make(0))
+    assert same(trainer.learner.tables.weights, before)
 
 
 def test_bfloat16_products_give_nearly_the_same_loss(tmp_path: Path, built: Built) -> None:
     rough, exact = trainer_of(with_sections(tmp_path, {"train": {"matmul": "bfloat16"}})), trainer_of(built)
     batch = exact.maker.make(0)
     # bfloat16 keeps 8 bits: a cosine is off by up to 2^-9, a logit by 2^-9 / 0.1 = .02 and some more from the towers
-    assert rough.train_step(batch) == pytest.approx(exact.train_step(batch), abs=0.1)
+    assert rough.learner.learn(batch) == pytest.approx(exact.learner.learn(batch), abs=0.1)
 
 
 def test_a_loss_that_is_not_finite_stops_training_with_advice(built: Built, tmp_path: Path) -> None:
     trainer = trainer_of(built, tmp_path)
-    trainer.tables.weights["item/kind"].fill_(math.nan)
-    with pytest.raises(FloatingPointError, match=r"got nan at step 0; lower train\.learning_rate or raise model\.temperature"):
+    trainer.learner.tables.weights["item/kind"].fill_(math.nan)
+    with pytest.raises(FloatingPointError, match=r"got nan; lower train\.learning_rate or raise model\.temperature"):
         trainer.fit(None, Notes())
     assert not (tmp_path / "checkpoint.safetensors").exists()  # nothing broken is kept
 
@@ -157,11 +159,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     first.fit(None, Notes())
     np.random.seed(1)
     second.fit(None, Notes())
-    assert same(first.weights(), second.weights())
+    assert same(first.learner.weights(), second.learner.weights())
     other = trainer_of(with_sections(tmp_path, {"train": {"seed": 1, "epochs": 1}}))
     other.fit(None, Notes())
-    assert not any(torch.equal(value, other.weights()[name]) for name, value in first.tables.weights.items() if name in other.weights())
-    assert not torch.equal(first.weights()["model/item.mlp.0.weight"], other.weights()["model/item.mlp.0.weight"])
+    assert not any(
+        torch.equal(value, other.learner.weights()[name])
+        for name, value in first.learner.tables.weights.items()
+        if name in other.learner.weights()
+    )
+    assert not torch.equal(first.learner.weights()["model/item.mlp.0.weight"], other.learner.weights()["model/item.mlp.0.weight"])
 
 
 def test_making_a_trainer_leaves_the_global_generator_alone(built: Built) -> None:
@@ -192,7 +198,7 @@ def test_early_stopping_keeps_the_weights_of_the_best_epoch(tmp_path: Path) -> N
     assert len(seen) == 4
     assert trainer.progress.best_epoch == 1
     assert trainer.progress.stopped
-    assert same(trainer.weights(), seen[1])
+    assert same(trainer.learner.weights(), seen[1])
     assert [facts["best_epoch"] for facts in notes.records if "validation_loss" in facts] == [0, 1, 1, 1]
 
 
@@ -201,7 +207,7 @@ def test_the_best_epoch_is_kept_when_training_runs_to_its_end(built: Built) -> N
     trainer = trainer_of(built)
     trainer.fit(validate, Notes())
     assert trainer.progress.best_epoch == 2
-    assert same(trainer.weights(), seen[2])
+    assert same(trainer.learner.weights(), seen[2])
 
 
 def test_a_finished_run_resumes_to_its_result_without_a_step(built: Built, tmp_path: Path) -> None:
@@ -209,15 +215,15 @@ def test_a_finished_run_resumes_to_its_result_without_a_step(built: Built, tmp_p
     first.fit(losses_in_order(2.0, 1.0, 3.0, 4.0)[0], Notes())
     again.fit(losses_in_order()[0], notes)
     assert notes.losses == []
-    assert same(first.weights(), again.weights())
+    assert same(first.learner.weights(), again.learner.weights())
     assert again.progress == first.progress
 
 
 def test_weights_survive_saving_into_another_trainer(built: Built) -> None:
     first, second = trainer_of(built), trainer_of(built)
-    first.train_step(first.maker.make(0))
-    second.load_weights({name: value.clone() for name, value in first.weights().items()})
-    assert same(first.weights(), second.weights())
+    first.learner.learn(first.maker.make(0))
+    second.learner.load_weights({name: value.clone() for name, value in first.learner.weights().items()})
+    assert same(first.learner.weights(), second.learner.weights())
 
 
 # --- kill and resume
@@ -232,10 +238,10 @@ def run_to_the_end_or_death(project: str, folder: str, place: str, count: int) -
     rows = np.arange(len(dataset.train))
     learned, held_out = (dataset.train.take(rows[part]) for part in (rows % 7 > 0, rows % 7 == 0))
     trainer = Trainer(dataset, learned, config, folder=Path(folder))
-    log_weight = trainer.negatives.log_weight()
+    log_weight = trainer.learner.negatives.log_weight()
     notes = Notes(count if place == "step" else None)
     trainer.fit(lambda model, tables: full_corpus_loss(model, tables, dataset, held_out, log_weight), notes)
-    save_file({name: value.contiguous() for name, value in trainer.weights().items()}, Path(folder) / "final")
+    save_file({name: value.contiguous() for name, value in trainer.learner.weights().items()}, Path(folder) / "final")
     (Path(folder) / "progress.json").write_text(json.dumps(asdict(trainer.progress)), encoding="utf-8")
 
 
@@ -292,7 +298,7 @@ def test_a_checkpoint_is_written_beside_the_old_one_and_renamed_when_whole(
         moves.append((source, target, source.stat().st_size, path.read_bytes() == before))
 
     monkeypatch.setattr(os, "replace", note)
-    trainer.train_step(trainer.maker.make(0))
+    trainer.learner.learn(trainer.maker.make(0))
     trainer.fit(None, Notes())  # has nothing left to do but to save
     assert moves == [(path.with_suffix(".partial"), path, len(before), True)]
 
@@ -315,9 +321,13 @@ def test_the_planted_signal_is_found_and_beats_popularity(tmp_path: Path) -> Non
     trainer = Trainer(dataset, dataset.train, project.config)
     trainer.fit(None, Notes())
     asked = dataset.encode_split(split, project.config)
-    corpus = encode_corpus(trainer.model, trainer.tables.weights, dataset.item_features)
+    corpus = encode_corpus(trainer.learner.model, trainer.learner.tables.weights, dataset.item_features)
     vectors = encode_queries(
-        trainer.model, trainer.tables.weights, asked.queries, user_features=dataset.user_features, embedding=corpus.embedding
+        trainer.learner.model,
+        trainer.learner.tables.weights,
+        asked.queries,
+        user_features=dataset.user_features,
+        embedding=corpus.embedding,
     )
     popularity = np.tile(dataset.item_counts, (len(asked), 1)).astype(float)
     rows = np.arange(len(dataset.items))

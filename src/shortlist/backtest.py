@@ -14,7 +14,7 @@ from shortlist.baselines.cooccurrence import CoOccurrence
 from shortlist.baselines.popularity import Popularity
 from shortlist.config import Config
 from shortlist.dataset import Dataset, make_dataset
-from shortlist.evaluate import Ranked, Retriever, Tested, evaluation_table, rank_positives, test_queries
+from shortlist.evaluate import Ranked, Retriever, Tested, evaluation_table, queries_to_test, rank_positives
 from shortlist.learned import LearnedRetriever
 from shortlist.project import Project
 from shortlist.protocols import Split, latest_window, splits
@@ -56,7 +56,7 @@ def _test_split(project: Project, split: Split, folder: Path, log_to: LogTo) -> 
     settings = project.config.evaluate
     train_log = split.train_log
     dataset = make_dataset(project, train_log)
-    examples, tested = test_queries(dataset, dataset.encode_split(split, project.config), settings, split.name)
+    examples, tested = queries_to_test(dataset, dataset.encode_split(split, project.config), settings, split.name)
     run = train_run(project, train_log, folder, dataset=dataset, log_to=lambda path: log_to(path, f"training for {split.name}"))
     retrievers = [LearnedRetriever(run.model, run.tables, dataset), *baselines(dataset, project.config)]
     return tested, [rank_positives(retriever, examples, len(dataset.items), settings) for retriever in retrievers]

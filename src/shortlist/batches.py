@@ -7,16 +7,20 @@ beside the step that uses the one before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shortlist.config import Mask
 from shortlist.dataset import Dataset, Examples
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, CategoryEncoder
-from shortlist.negatives import MixedNegatives
+from shortlist.masks import KnownItems, known_items, same_query_cells
+from shortlist.negatives import MixedNegatives, Negatives
+from shortlist.queries import Queries
 
 ITEM, USER, CONTEXT = "item", "user", "context"
 
@@ -27,6 +31,25 @@ class Features:
 
     columns: dict[str, FeatureArray]
     table_rows: dict[str, NDArray[np.int64]]  # by feature: the rows of its table that occur, rising
+
+
+@dataclass(frozen=True)
+class Mined:
+    """Hard negatives of each query of a batch, drawn from a list of candidates; they are negatives of that query alone."""
+
+    rows: NDArray[np.int64]  # (B, h) catalogue rows
+    chance: float  # expected count of an item of the list among the h drawn for its query
+
+    def corrected(self, log_n: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(C,) log_n with this stream's share added for its own columns, the last; that other columns could have been mined
+        as well is not known, so the correction is biased."""
+        if not self.rows.size:
+            return log_n
+        own = len(log_n) - self.rows.size
+        return np.concatenate([log_n[:own], np.logaddexp(log_n[own:], np.float32(np.log(self.chance)))]).astype(np.float32)
+
+
+NO_MINED = Mined(np.zeros((0, 0), np.int64), 0.0)
 
 
 @dataclass(frozen=True)
@@ -43,11 +66,19 @@ class Batch:
     context: Features  # B entries
     log_n: NDArray[np.float32]  # (C,)
     weight: NDArray[np.float32]  # (B,)
+    log_pi: NDArray[np.float32] | None = None  # (C,)
+    hidden: NDArray[np.bool_] | None = None  # (B, C) cells that are no negatives, beside accidental hits
+    draws: int = 0  # N, the negatives a row was meant to have
+    mined: Mined = NO_MINED  # the last columns are mined
+    cached_rows: NDArray[np.int64] | None = None  # catalogue rows of further columns, whose vectors are remembered
 
     @property
     def column_item_row(self) -> NDArray[np.int64]:
         """(C,) catalogue row of each column."""
         return self.item_row[self.columns]
+
+
+Mine = Callable[[Queries, np.random.Generator], Mined]
 
 
 @dataclass(frozen=True)
@@ -56,11 +87,14 @@ class BatchMaker:
 
     dataset: Dataset
     examples: Examples
-    negatives: MixedNegatives
+    negatives: Negatives
     batch_size: int
     id_dropout: float
     history_dropout: float
     seed: int
+    masks: tuple[Mask, ...] = ()
+    inclusion: bool = False  # does the loss ask for log_pi?
+    mine: Mine | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -87,7 +121,9 @@ class BatchMaker:
         history = queries.newest_first(last).astype(np.int64)
         if rng is not None and self.history_dropout:
             history[rng.random(history.shape) < self.history_dropout] = -1
-        column_rows = np.concatenate([examples.item_row.astype(np.int64), index_rows])
+        mined = self._mined(queries, rng)
+        column_rows = np.concatenate([examples.item_row.astype(np.int64), index_rows, mined.rows.ravel()])
+        size = len(examples)
         item_row, candidates, place = _distinct_items(len(dataset.items), column_rows, np.concatenate([queries.seed_row, history.ravel()]))
         items = {name: column.take(item_row) for name, column in dataset.item_features.items()}
         if rng is not None and self.id_dropout:
@@ -104,9 +140,42 @@ class BatchMaker:
                 dataset.query_encoder.user.embedded,
             ),
             localise(queries.context, dataset.query_encoder.context.embedded),
-            self.negatives.log_n(column_rows, len(examples)),
+            mined.corrected(self.negatives.log_n(column_rows, size)),
             examples.weight,
+            self.negatives.log_pi(column_rows, size) if self.inclusion else None,
+            self._hidden(examples, column_rows, mined),
+            self.negatives.draws(size) + mined.rows.shape[1],
+            mined,
+            self._cached_draws(rng),
         )
+
+    def _cached_draws(self, rng: np.random.Generator | None) -> NDArray[np.int64] | None:
+        if rng is None or not isinstance(self.negatives, MixedNegatives) or not self.negatives.cached:
+            return None
+        return self.negatives.sample_cached(rng)
+
+    def _mined(self, queries: Queries, rng: np.random.Generator | None) -> Mined:
+        if self.mine is None or rng is None:
+            return NO_MINED
+        return self.mine(queries, rng)
+
+    def _hidden(self, examples: Examples, column_rows: NDArray[np.int64], mined: Mined) -> NDArray[np.bool_] | None:
+        """(B, C) what the masks hide, and from each row the items mined for the others; None where nothing is hidden."""
+        size, columns = len(examples), len(column_rows)
+        hidden = np.zeros((size, columns), bool)
+        if "same_query" in self.masks:
+            hidden |= same_query_cells(examples.asker, columns)
+        if "known" in self.masks:
+            hidden |= self._known.cells(examples.asker, column_rows)
+        if mined.rows.size:
+            width = mined.rows.shape[1]
+            owner = np.repeat(np.arange(size), width)
+            hidden[:, columns - size * width :] |= np.arange(size)[:, None] != owner
+        return hidden if hidden.any() else None
+
+    @cached_property
+    def _known(self) -> KnownItems:
+        return known_items(self.examples)
 
     def _hide_ids(self, items: dict[str, FeatureArray], rng: np.random.Generator) -> dict[str, FeatureArray]:
         """The same entries with a share of their ids shown as unknown, so that content learns to stand alone."""

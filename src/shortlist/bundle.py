@@ -28,7 +28,7 @@ from shortlist.saved_arrays import open_arrays
 from shortlist.store import current_version
 
 FORMAT = 1
-ITEM_INPUTS, ITEM_OUTPUTS = ("features", "id_bias"), ("embedding", "vector")
+ITEM_INPUTS, ITEM_OUTPUTS = ("features", "id_bias", "id_output"), ("embedding", "vector")
 QUERY_INPUTS, QUERY_OUTPUTS = ("seed", "has_seed", "history", "present", "features"), ("vector",)
 _BLOCK = 1024  # queries encoded at a time
 
@@ -62,13 +62,21 @@ class Bundle:
     def encode_items(self, frame: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(embeddings (n, D), vectors (n, S)) of the items in `frame`, known to training or not."""
         columns = self.item_encoder.encode(frame)
-        bias = np.zeros((frame.height, 1), np.float32)
-        name = self.item_encoder.id_feature()
-        if name is not None and f"item/{name}#bias" in self.tables:
-            bias = look_up({f"{name}#bias": columns[name]}, self.tables, "item", frame.height)
-        x = look_up(columns, self.tables, "item", frame.height)
-        embedding, vector = self.item_tower.run(list(ITEM_OUTPUTS), dict(zip(ITEM_INPUTS, (x, bias), strict=True)))
+        inputs = (
+            look_up(columns, self.tables, "item", frame.height),
+            self._of_ids(columns, "#bias", 1),
+            self._of_ids(columns, "#output", self.embeddings.shape[1]),
+        )
+        embedding, vector = self.item_tower.run(list(ITEM_OUTPUTS), dict(zip(ITEM_INPUTS, inputs, strict=True)))
         return embedding, vector
+
+    def _of_ids(self, columns: dict[str, FeatureArray], suffix: str, width: int) -> NDArray[np.float32]:
+        """(n, width) rows of a table that goes by item ids; zeros where the model has none."""
+        name = self.item_encoder.id_feature()
+        count = len(next(iter(columns.values())))
+        if name is None or f"item/{name}{suffix}" not in self.tables:
+            return np.zeros((count, width), np.float32)
+        return look_up({f"{name}{suffix}": columns[name]}, self.tables, "item", count)
 
     def _encode_block(self, queries: Queries) -> NDArray[np.float32]:
         count = len(queries)

@@ -19,6 +19,8 @@ import tomli_w
 
 from shortlist.errors import ConfigError
 
+LossDesign = Literal["expected_count", "all_corrected", "inclusion", "paper_literal", "uncorrected"]
+Mask = Literal["item", "same_query", "known"]
 FeatureKind = Literal["id", "category", "categories", "text", "number", "vector", "item", "items"]
 ITEM_KINDS = ("id", "category", "categories", "text", "number", "vector")
 
@@ -79,19 +81,51 @@ class ModelSettings(Section, frozen=True):
     learn_temperature: bool = False
     temperature_bounds: tuple[float, float] = (0.02, 1.0)
     linear_path: bool = True  # add a linear map of the inputs to the towers' outputs
-    recency_weights: bool = True  # learned weights by position in the history; off = plain mean
+    history_pooling: Literal["recency", "mean", "attention"] = "recency"  # weights by place, equal, or by what is looked at
+    item_tower: Literal["content", "table"] = "content"  # table: one learned vector an id, no content (the paper's baseline)
+    cross_layers: int = 0  # low-rank cross layers (DCN-V2) in front of the hidden ones, in both towers
+    cross_rank: int = 32
     item_bias: bool = True  # one more dimension of the item vector, which every query meets with the same value
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
     history_dropout: float = 0.0  # share of history items hidden in training
 
 
 class NegativeSettings(Section, frozen=True):
-    """What the softmax of a row sees beside its positive: B-1 other positives, B' uniform items of the corpus."""
+    """What the softmax of a row sees beside its positive. The default: B-1 other positives, B' uniform items of the corpus."""
 
+    kind: Literal["mixed", "sampled", "full"] = "mixed"  # sampled: no in-batch negatives; full: the whole corpus
     batch_size: int = 1024  # B
-    index_batch_size: int = 1024  # B'
+    index_batch_size: int = 1024  # B'; for `sampled`, how many distinct items on average
+    index_from: Literal["corpus", "chosen"] = "corpus"  # chosen: only items that the window chose
     replacement: bool = False  # draw the B' items with replacement?
+    proposal: Literal["uniform", "log_uniform", "unigram"] = "uniform"  # of `sampled`
     unchosen_weight: float = 0.01  # what an item that nobody chose counts in the softmax's sum; below 1 keeps cold items alive
+    queue_batches: int = 0  # positives of so many past batches as further negatives, from remembered vectors
+    cached: int = 0  # so many further uniform negatives from remembered vectors of the corpus, at no tower cost
+    hardest: int = 0  # keep only so many of the hardest negatives a row; biased
+    mined_from: str | None = None  # a store: negatives that its live version ranks high for the query; biased
+    mined_per_query: int = 4
+    mined_ranks: tuple[int, int] = (101, 500)  # from..to, of that version's list
+
+
+class LossSettings(Section, frozen=True):
+    """How the draws are corrected. docs/estimators.md says what each design converges to."""
+
+    design: LossDesign = "expected_count"
+    logq_weight: float = 1.0  # 1 = likely items, 0 = informative ones: a popularity dial
+    frequencies: Literal["mixture", "unigram"] = "mixture"  # unigram: the positives' shares alone, which is wrong when B' > 0
+    masks: tuple[Mask, ...] | None = None  # absent: `item` where the design masks equal ids
+
+
+class FrequencySettings(Section, frozen=True):
+    """How often each item is drawn as a positive: exact counts of the window, or an estimate from the stream of batches."""
+
+    kind: Literal["exact", "streaming"] = "exact"
+    rate: float = 0.01  # of the moving averages
+    buckets: int | None = None  # in all; absent: five times the corpus
+    hashes: int = 1
+    warm_start: bool = True
+    stale_after: float = 6.0  # mean gaps without a hit
 
 
 class TrainSettings(Section, frozen=True):
@@ -143,6 +177,8 @@ class Config(Section, frozen=True):
     query: FeatureTable = FeatureTable()
     model: ModelSettings = ModelSettings()
     negatives: NegativeSettings = NegativeSettings()
+    loss: LossSettings = LossSettings()
+    frequency: FrequencySettings = FrequencySettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     index: IndexSettings = IndexSettings()
@@ -256,7 +292,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 def _refuse_contradictions(config: Config, where: str) -> None:
     model, negatives, train, evaluate = config.model, config.negatives, config.train, config.evaluate
-    columns = config.columns
+    columns, loss, frequency = config.columns, config.loss, config.frequency
     rules: list[tuple[bool, str]] = [
         (model.temperature > 0, f"model.temperature must be above 0: got {model.temperature}"),
         (
@@ -274,6 +310,45 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             "a softmax needs a negative: set negatives.batch_size to 2 or more, or negatives.index_batch_size to 1 or more",
         ),
         (0 < negatives.unchosen_weight <= 1, f"negatives.unchosen_weight is a weight in (0, 1]: got {negatives.unchosen_weight}"),
+        (0 <= loss.logq_weight <= 1, f"loss.logq_weight must lie in [0, 1]: got {loss.logq_weight}"),
+        (0 < frequency.rate < 1, f"frequency.rate must lie in (0, 1): got {frequency.rate}"),
+        (
+            min(negatives.queue_batches, negatives.cached, negatives.hardest) >= 0,
+            "negatives.queue_batches, cached and hardest count up from 0",
+        ),
+        (
+            1 <= negatives.mined_ranks[0] <= negatives.mined_ranks[1] and negatives.mined_per_query >= 1,
+            f"negatives.mined_ranks must rise from 1, mined_per_query must be at least 1: got {list(negatives.mined_ranks)}",
+        ),
+        (model.cross_layers >= 0 and model.cross_rank >= 1, "model.cross_layers counts up from 0, cross_rank from 1"),
+        (
+            not (loss.design == "all_corrected" and loss.masks is not None and "item" in loss.masks),
+            'loss.masks must not name "item" under design "all_corrected": its positive is corrected on a set that keeps duplicates, so '
+            "an accidental hit is a second, rightly weighted copy of the positive; without it the loss tends to the softmax over the "
+            'negatives alone, and more negatives do not cure it (docs/estimators.md). Take the mask out, or use design "expected_count"',
+        ),
+        (
+            not (loss.design in ("expected_count", "inclusion", "paper_literal") and loss.masks is not None and "item" not in loss.masks),
+            f'loss.masks must name "item" under design "{loss.design}": its positive stands apart, an accidental hit would count twice',
+        ),
+        (
+            not (loss.frequencies == "unigram" and negatives.kind == "mixed" and (negatives.index_batch_size > 0 or negatives.cached > 0)),
+            'loss.frequencies = "unigram" is wrong when uniform items are drawn (negatives.index_batch_size > 0): an item comes from '
+            "either stream, so its expected count is (B-1) q + B'/M; a rare one would be corrected by a count near 0 that it does not "
+            'have. Use "mixture", or set negatives.index_batch_size = 0',
+        ),
+        (
+            negatives.kind == "mixed" or (negatives.queue_batches == negatives.cached == 0 and negatives.mined_from is None),
+            f'negatives.kind = "{negatives.kind}" has no further streams: set queue_batches and cached to 0 and take mined_from out',
+        ),
+        (
+            negatives.kind != "sampled" or loss.design == "inclusion",
+            'negatives.kind = "sampled" draws distinct items: set loss.design = "inclusion"',
+        ),
+        (
+            loss.design != "inclusion" or (negatives.queue_batches == negatives.cached == 0 and negatives.mined_from is None),
+            'loss.design = "inclusion" is for the batch and the index draws: set queue_batches and cached to 0, take mined_from out',
+        ),
         (train.adagrad_start > 0, f"train.adagrad_start must be above 0, or the first step divides by zero: got {train.adagrad_start}"),
         (min(train.checkpoint_steps, train.log_steps) >= 1, "train.checkpoint_steps and log_steps must be at least 1"),
         (train.patience >= 1, f"train.patience must be at least 1 epoch: got {train.patience}"),

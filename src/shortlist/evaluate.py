@@ -58,7 +58,7 @@ class Tested:
         return len(self.asker)
 
 
-def test_queries(dataset: Dataset, examples: Examples, settings: EvaluateSettings, split: str) -> tuple[Examples, Tested]:
+def queries_to_test(dataset: Dataset, examples: Examples, settings: EvaluateSettings, split: str) -> tuple[Examples, Tested]:
     """The examples that count under `settings.seen_items`, and what is known of them. Raises DataError where none is left."""
     repeats = 0
     if settings.seen_items == "exclude":

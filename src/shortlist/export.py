@@ -23,7 +23,7 @@ from shortlist.index.exact import ExactIndex
 from shortlist.run import Run
 from shortlist.saved_arrays import save_arrays
 from shortlist.store import publish_version
-from shortlist.towers import BIAS, TwoTower, input_width
+from shortlist.towers import TwoTower, input_width
 
 _OPSET = 17
 
@@ -80,17 +80,23 @@ def write_bundle(folder: Path, run: Run, catalogue: Catalogue) -> None:
 
 
 class _SearchedItem(nn.Module):
-    """(features, id bias) -> what queries see of an item, and what is searched."""
+    """(features, bias of the id, output row of the id) -> what queries see of an item, and what is searched.
+
+    An input that a model does not use is multiplied by 0: it stays part of the graph, so every bundle is asked alike.
+    """
 
     def __init__(self, model: TwoTower) -> None:
         super().__init__()
         self.tower, self.temperature = model.item, model.temperature.detach().clone()
+        self.item_bias = model.settings.item_bias
 
-    def forward(self, x: torch.Tensor, id_bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        embedding, vector, bias = self.tower(x, x.shape[0])
-        if bias is None:
-            return embedding, vector + 0 * id_bias  # the input stays part of the graph
-        return embedding, torch.cat([vector, (bias[:, None] + id_bias) * self.temperature], dim=1)
+    def forward(self, x: torch.Tensor, id_bias: torch.Tensor, id_output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        embedding, vector, bias = self.tower(x, x.shape[0], id_output)
+        unused = 0 * (id_bias + id_output.sum(dim=1, keepdim=True))  # (n, 1)
+        if not self.item_bias:
+            return embedding, vector + unused
+        bias = id_bias if bias is None else bias[:, None] + id_bias
+        return embedding, torch.cat([vector, bias * self.temperature + unused], dim=1)
 
 
 class _SearchingQuery(nn.Module):
@@ -103,14 +109,15 @@ class _SearchingQuery(nn.Module):
     def forward(
         self, seed: torch.Tensor, has_seed: torch.Tensor, history: torch.Tensor, present: torch.Tensor, x: torch.Tensor
     ) -> torch.Tensor:
-        pooled = (self.tower.history_weights(present)[:, None, :] @ history)[:, 0]  # (N, D)
+        pooled = self.tower.pooling(seed, history, present)  # (N, D)
         has_history = (present.sum(dim=1, keepdim=True) > 0).to(x.dtype)
         vector = self.tower(seed, has_seed, pooled, has_history, x)
         return torch.cat([vector, torch.ones_like(has_seed)], dim=1) if self.item_bias else vector
 
 
 def _item_example(run: Run) -> tuple[torch.Tensor, ...]:
-    return torch.zeros(2, input_width(run.item_encoder, run.config.model)), torch.zeros(2, 1)
+    settings = run.config.model
+    return torch.zeros(2, input_width(run.item_encoder, settings)), torch.zeros(2, 1), torch.zeros(2, settings.hidden[-1])
 
 
 def _query_example(run: Run) -> tuple[torch.Tensor, ...]:
@@ -134,6 +141,3 @@ def _export(module: nn.Module, example: tuple[torch.Tensor, ...], inputs: tuple[
             opset_version=_OPSET,
             dynamo=False,
         )
-
-
-__all__ = ["BIAS", "Published", "publish_run", "write_bundle"]

@@ -1,11 +1,22 @@
-"""How often each item is chosen: q_j, its share of the training positives. numpy only."""
+"""How often each item comes as a positive: q_j, its share of the training positives, counted or followed. numpy only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Frequency(Protocol):
+    """What a sampler must know of the positives' stream."""
+
+    def expected_positives(self, item_row: NDArray[np.integer], others: int) -> NDArray[np.float64]:
+        """(n,) expected count of each item among `others` positives."""
+
+    def chosen(self, item_row: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """(n,) whether anybody chose the item, as far as is known."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +27,16 @@ class ItemFrequency:
 
     def __len__(self) -> int:
         return len(self.q)
+
+    def expected_positives(self, item_row: NDArray[np.integer], others: int) -> NDArray[np.float64]:
+        """(n,) others * q_j."""
+        expected: NDArray[np.float64] = others * self.q[item_row]
+        return expected
+
+    def chosen(self, item_row: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """(n,) q_j > 0."""
+        chosen: NDArray[np.bool_] = self.q[item_row] > 0
+        return chosen
 
 
 def exact_frequency(item_counts: NDArray[np.int64]) -> ItemFrequency:

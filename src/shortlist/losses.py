@@ -1,10 +1,81 @@
-"""What the softmax sees. One formula a function; torch in, torch out."""
+"""What the softmax sees. One formula a design, chosen by name; torch in, torch out.
+
+Notation (Yang et al., WWW'20; docs/estimators.md): s_ij = similarity / temperature + bias is the logit of query i and column j,
+column i holds query i's positive y_i, c_j is how often item j was drawn among a row's N negatives, n_j the expected value of
+c_j over the whole design, pi_j the probability that c_j > 0. The temperature divides before anything is corrected.
+
+    design            positive's term   term of j, drawn c_j times   equal ids          converges to
+    expected_count    e^s_y             c_j e^s_j / n_j              masked             log P(y|x) + c(x), bias falls with N
+    all_corrected     e^s_y / n_y       c_j e^s_j / n_j              kept as columns    log P(y|x) + c(x)
+    inclusion         e^s_y / pi_y      [c_j > 0] e^s_j / pi_j       deduplicated       log P(y|x) + c(x)
+    paper_literal     e^s_y             c_j e^s_j / (n_j / N)        masked             nothing consistent: negatives weigh N times
+    uncorrected       e^s_y             c_j e^s_j                    masked             log P(y|x) - log n_y: popularity removed
+
+`logq_weight` in [0, 1] scales the correction: s converges to log P - (1 - logq_weight) log n, so it is a dial from the most
+informative items (0) to the most likely ones (1).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
+from shortlist.config import LossDesign
 from shortlist.errors import ShapeError
+
+NOTHING = float("-inf")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The C columns of a batch with B queries; column i < B is query i's positive.
+
+    item_row    (C,) dense rows; a column with the positive's row is an accidental hit
+    log_n       (C,) natural log of the expected count; may exceed 0
+    log_pi      (C,) natural log of the inclusion probability; None where the design does not ask for it
+    draws       N, how many negatives a row was meant to have
+    in_batch    are the other queries' positives negatives? If not, only the columns from B on are
+    hidden      (B, C) cells that are no negatives for other reasons; None = none. Never hides a positive.
+    """
+
+    item_row: torch.Tensor
+    log_n: torch.Tensor
+    log_pi: torch.Tensor | None = None
+    draws: int = 0
+    in_batch: bool = True
+    hidden: torch.Tensor | None = None
+
+
+def sampled_softmax_loss(
+    design: LossDesign,
+    similarity: torch.Tensor,
+    candidates: Candidates,
+    *,
+    temperature: torch.Tensor | float,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    logq_weight: float = 1.0,
+    hardest: int = 0,
+) -> torch.Tensor:
+    """Weighted mean loss of each query against its candidates under a named design, in nats per query.
+
+    similarity   (B, C) row i is query i, column i its positive; C >= B
+    temperature  > 0
+    weight       (B,) reward r_i >= 0; None = 1
+    bias         (C,) added to the logits, in nats; None = 0
+    hardest      keep this many of the hardest negatives a row (0 = all): biased, whatever the design
+    Returns      () float32 (float64 for float64)
+    Raises       ShapeError where lengths differ or C < B; ValueError naming the first log_n that is not finite
+    """
+    _check(similarity, candidates, weight, bias)
+    logits = (similarity if similarity.dtype == torch.float64 else similarity.float()) / temperature
+    if bias is not None:
+        logits = logits + bias  # (B, C)
+    own, others = _corrected(design, logits, candidates, logq_weight)
+    if hardest and hardest < others.shape[1]:
+        others = others.topk(hardest, dim=1).values  # (B, hardest)
+    return _mean(_row_loss(own, others), weight)
 
 
 def expected_count_loss(
@@ -16,46 +87,16 @@ def expected_count_loss(
     weight: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Weighted mean loss of each query against its candidates, by expected counts, in nats per query.
+    """The default design by itself: weighted mean loss by expected counts, in nats per query.
 
-        loss_i = -s_ii + log( exp(s_ii) + sum_{j: item_j != item_i} exp(s_ij - log_n_j) ),  s = similarity / temperature + bias
+        loss_i = -s_ii + log( exp(s_ii) + sum_{j: item_j != item_i} exp(s_ij - log_n_j) )
 
-    similarity   (B, C) row i is query i, column i its positive; C >= B
-    temperature  > 0; divides before the correction
-    log_n        (C,) natural log of each column's expected count; may exceed 0
-    item_row     (C,) dense rows; a column with the positive's row is an accidental hit: masked
-    weight       (B,) reward r_i >= 0; None = 1
-    bias         (C,) added to the logits, in nats; None = 0
-    Raises       ShapeError if C < B or lengths differ; ValueError naming the first log_n that is not finite
-    Source       Yang et al., WWW'20, Eq. 5; differs: counts for probabilities, equal ids masked
+    Arguments, errors as in `sampled_softmax_loss` and `Candidates`.
+    Source    Yang et al., WWW'20, Eq. 5; differs: counts for probabilities, equal ids masked. Its gradient equals that of the
+              corrected log Q loss of Khrylchenko et al., RecSys'25.
     """
-    queries, columns = similarity.shape
-    if columns < queries:
-        raise ShapeError(f"column i must hold row i's positive, so C >= B: got {columns} columns for {queries} queries")
-    if log_n.shape != (columns,) or item_row.shape != (columns,):
-        raise ShapeError(
-            f"log_n and item_row must have one value per candidate: got {len(log_n)} and {len(item_row)} for {columns}. "
-            "Did you append the uniform negatives' values?"
-        )
-    if weight is not None and weight.shape != (queries,):
-        raise ShapeError(f"weight must have one value per query: got {weight.numel()} for {queries}")
-    if bias is not None and bias.shape != (columns,):
-        raise ShapeError(f"bias must have one value per candidate: got {bias.numel()} for {columns}")
-    finite = torch.isfinite(log_n)
-    if columns > 1 and not bool(finite.all()):
-        raise ValueError(f"log_n must be finite: column {int((~finite).nonzero()[0, 0])} is {log_n[~finite][0].item()}")
-    logits = similarity.float() / temperature
-    if bias is not None:
-        logits = logits + bias  # (B, C)
-    positive = logits.diagonal()  # (B,)
-    negatives = logits - log_n
-    hits = item_row[:queries, None] == item_row[None, :]  # (B, C), the positive's own column among them
-    negatives = negatives.masked_fill(hits, float("-inf"))
-    # the positive stands in front, so every row keeps a finite logit whatever was masked
-    row_loss = torch.logsumexp(torch.cat([positive[:, None], negatives], dim=1), dim=1) - positive
-    if weight is None:
-        return row_loss.mean()
-    return (row_loss * weight).sum() / weight.sum().clamp_min(torch.finfo(row_loss.dtype).tiny)
+    candidates = Candidates(item_row, log_n)
+    return sampled_softmax_loss("expected_count", similarity, candidates, temperature=temperature, weight=weight, bias=bias)
 
 
 def full_softmax_loss(logits: torch.Tensor, item_row: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -65,7 +106,95 @@ def full_softmax_loss(logits: torch.Tensor, item_row: torch.Tensor, weight: torc
     item_row  (B,) the column of each query's positive
     Source    Yang et al., WWW'20, Eq. 2
     """
-    row_loss = torch.logsumexp(logits.float(), dim=1) - logits.float().gather(1, item_row[:, None].long())[:, 0]
+    return _mean(torch.logsumexp(logits.float(), dim=1) - logits.float().gather(1, item_row[:, None].long())[:, 0], weight)
+
+
+def negative_shares(
+    design: LossDesign,
+    similarity: torch.Tensor,
+    candidates: Candidates,
+    *,
+    temperature: torch.Tensor | float,
+    bias: torch.Tensor | None = None,
+    logq_weight: float = 1.0,
+) -> torch.Tensor:
+    """(B, C) the gradient's share of each negative column in its row: dL_i/ds_ij over their sum; rows add up to 1 (or 0)."""
+    logits = similarity.float() / temperature
+    _, others = _corrected(design, logits if bias is None else logits + bias, candidates, logq_weight)
+    return torch.softmax(others, dim=1).nan_to_num(0.0)
+
+
+def accidental_hits(item_row: torch.Tensor, queries: int) -> torch.Tensor:
+    """(B, C) where a column holds the row's own positive, its own column among them."""
+    return item_row[:queries, None] == item_row[None, :]
+
+
+def _corrected(design: LossDesign, logits: torch.Tensor, candidates: Candidates, logq_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B,) the positives' terms and (B, C) the negatives', as logs; what is no negative is -inf."""
+    queries = len(logits)
+    positive = logits.diagonal()
+    own_column = torch.eye(queries, logits.shape[1], dtype=torch.bool)
+    hits = accidental_hits(candidates.item_row, queries)
+    log_n = logq_weight * candidates.log_n
+    match design:
+        case "expected_count":
+            own, others, dropped = positive, logits - log_n, hits
+        case "all_corrected":
+            own, others, dropped = positive - log_n[:queries], logits - log_n, own_column
+        case "inclusion":
+            if candidates.log_pi is None:
+                raise ValueError("the inclusion design needs log_pi: got none; the sampler must tell inclusion probabilities")
+            log_pi = logq_weight * candidates.log_pi
+            own, others = positive - log_pi[:queries], logits - log_pi
+            dropped = hits | _repeated(candidates, queries)[None, :]
+        case "paper_literal":
+            own, others, dropped = positive, logits - log_n + logq_weight * torch.log(torch.tensor(float(candidates.draws))), hits
+        case "uncorrected":
+            own, others, dropped = positive, logits, hits
+    if not candidates.in_batch:
+        dropped = dropped | (torch.arange(logits.shape[1]) < queries)
+    if candidates.hidden is not None:
+        dropped = dropped | candidates.hidden
+    return own, others.masked_fill(dropped, NOTHING)
+
+
+def _repeated(candidates: Candidates, queries: int) -> torch.Tensor:
+    """(C,) columns whose item stands in an earlier column that is a negative."""
+    rows = candidates.item_row
+    start = 0 if candidates.in_batch else queries
+    repeated = torch.zeros(len(rows), dtype=torch.bool)
+    _, number = torch.unique(rows[start:], return_inverse=True)
+    first = torch.full((int(number.max()) + 1 if len(number) else 0,), len(rows))
+    first.scatter_reduce_(0, number, torch.arange(len(number)), "amin")
+    repeated[start:] = first[number] != torch.arange(len(number))
+    return repeated
+
+
+def _row_loss(own: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """(B,) -log( e^own / (e^own + sum e^others) ). The positive stands in front, so every row keeps a finite logit."""
+    return torch.logsumexp(torch.cat([own[:, None], others], dim=1), dim=1) - own
+
+
+def _mean(row_loss: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     if weight is None:
         return row_loss.mean()
     return (row_loss * weight).sum() / weight.sum().clamp_min(torch.finfo(row_loss.dtype).tiny)
+
+
+def _check(similarity: torch.Tensor, candidates: Candidates, weight: torch.Tensor | None, bias: torch.Tensor | None) -> None:
+    queries, columns = similarity.shape
+    log_n, item_row = candidates.log_n, candidates.item_row
+    if columns < queries:
+        raise ShapeError(f"column i must hold row i's positive, so C >= B: got {columns} columns for {queries} queries")
+    if log_n.shape != (columns,) or item_row.shape != (columns,):
+        raise ShapeError(
+            f"log_n and item_row must have one value per candidate: got {len(log_n)} and {len(item_row)} for {columns}. "
+            "Did you append the uniform negatives' values?"
+        )
+    if weight is not None and weight.shape != (queries,):
+        raise ShapeError(f"weight must have one value per query: got {tuple(weight.shape)} for {queries} queries")
+    if bias is not None and bias.shape != (columns,):
+        raise ShapeError(f"bias must have one value per candidate: got {tuple(bias.shape)} for {columns} columns")
+    finite = torch.isfinite(log_n)
+    if columns > 1 and not bool(finite.all()):
+        raise ValueError(f"log_n must be finite: column {int((~finite).nonzero()[0, 0])} is {log_n[~finite][0].item()}")

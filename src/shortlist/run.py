@@ -140,8 +140,9 @@ def _write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Eve
     for name, table in (("items", dataset.items), ("users", dataset.users)):
         if table is not None:
             table.frame.write_parquet(folder / f"{name}.parquet")
-    if "user" in train_log.frame.columns and dataset.query_encoder.history_last:
-        last_choices(train_log, dataset.query_encoder.history_last).write_parquet(folder / "histories.parquet")
+    encoder = dataset.query_encoder
+    if "user" in train_log.frame.columns and (encoder.history_last or encoder.has_seed):
+        last_choices(train_log, max(encoder.history_last, 1)).write_parquet(folder / "histories.parquet")
 
 
 def last_choices(log: EventLog, last: int) -> pl.DataFrame:
@@ -160,14 +161,14 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> Non
     checkpoint = folder / "checkpoint"
     checkpoint.mkdir(exist_ok=True)
     trainer = Trainer(dataset, fit, config, folder=checkpoint)
-    log_weight = trainer.negatives.log_weight()
+    log_weight = trainer.learner.negatives.log_weight()
 
     def validate(model: TwoTower, tables: Tables) -> float:
         return full_corpus_loss(model, tables, dataset, validation, log_weight)
 
     trainer.fit(validate if len(validation) else None, log)
     partial = folder / f"{MODEL_FILE}.partial"
-    save_file({name: value.contiguous() for name, value in trainer.weights().items()}, partial)
+    save_file({name: value.contiguous() for name, value in trainer.learner.weights().items()}, partial)
     partial.rename(folder / MODEL_FILE)
     shutil.rmtree(checkpoint)
     shutil.rmtree(examples)

@@ -24,14 +24,16 @@ from torch.nn import functional
 from shortlist.batches import Batch
 from shortlist.config import ModelSettings
 from shortlist.dataset import Dataset
+from shortlist.errors import ConfigError
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.features.encoder import TableEncoder
 from shortlist.features.vocabulary import CategoryEncoder
+from shortlist.layers import HistoryPooling, hidden_layers, normalise, top_layer
 from shortlist.queries import QueryEncoder
 
-NORM_FLOOR = 1e-6  # keeps a zero vector from dividing by zero
 START_LENGTH = 0.3  # of the output for a query that says nothing
-BIAS = "#bias"  # suffix of the table of item biases, which has the rows of the id table
+BIAS = "#bias"  # suffix of the table of item biases
+OUTPUT = "#output"  # suffix of the table of item vectors, where the item tower is one
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,25 @@ class ItemTower(nn.Module):
         super().__init__()
         dim = settings.hidden[-1]
         self.embedding = nn.Linear(width, dim, bias=False)
-        self.mlp = mlp(width, settings.hidden, starts_at_zero=settings.linear_path)
+        self.is_table = settings.item_tower == "table"
+        self.mlp = None if self.is_table else hidden_layers(width, settings)
         self.linear_path = settings.linear_path
-        self.bias = nn.Linear(width, 1, bias=False) if settings.item_bias else None
+        self.bias = nn.Linear(width, 1, bias=False) if settings.item_bias and not self.is_table else None
         if self.bias is not None:
             nn.init.zeros_(self.bias.weight)
 
-    def forward(self, x: torch.Tensor, candidates: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """(n, width) -> e (n, D), and of the first c = `candidates` rows v (c, D) and content bias (c,) or None."""
+    def forward(
+        self, x: torch.Tensor, candidates: int, output: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """(n, width) -> e (n, D), and of the first c = `candidates` rows v (c, D) and content bias (c,) or None.
+
+        output   (c, D) rows of the output table, for the tower that is one
+        """
         embedding = self.embedding(x).float()
         x = x[:candidates]
+        if self.mlp is None:
+            assert output is not None
+            return embedding, normalise(output), None
         deep = self.mlp(x).float()
         vector = normalise(deep + embedding[:candidates] if self.linear_path else deep)
         return embedding, vector, None if self.bias is None else self.bias(x).float()[:, 0]
@@ -71,23 +82,16 @@ class QueryTower(nn.Module):
     def __init__(self, width: int, history_last: int, settings: ModelSettings) -> None:
         super().__init__()
         dim = settings.hidden[-1]
-        self.mlp = mlp(2 * dim + 2 + width, settings.hidden, starts_at_zero=settings.linear_path)
+        self.mlp = hidden_layers(2 * dim + 2 + width, settings)
         # A query without seed and history must not be the zero vector: its direction has a gradient of 1 / NORM_FLOOR, and
         # one such gradient would stay in Adagrad's sums and freeze the layer.
-        nn.init.normal_(self.mlp[-1].bias, std=START_LENGTH * dim**-0.5)
+        nn.init.normal_(top_layer(self.mlp).bias, std=START_LENGTH * dim**-0.5)
         self.seed_map = nn.Linear(dim, dim, bias=False) if settings.linear_path else None
         self.history_map = nn.Linear(dim, dim, bias=False) if settings.linear_path else None
         for linear in (self.seed_map, self.history_map):
             if linear is not None:
                 nn.init.eye_(linear.weight)
-        start = -0.5 * torch.log(1.0 + torch.arange(max(history_last, 1)))
-        self.position = nn.Parameter(start if settings.recency_weights else torch.zeros_like(start))
-        self.position.requires_grad_(settings.recency_weights)
-
-    def history_weights(self, present: torch.Tensor) -> torch.Tensor:
-        """(N, L) weights of the history items, newest first, that add up to 1 over those present, 0 elsewhere."""
-        raw = torch.exp(self.position - self.position.max())[None, : present.shape[1]] * present
-        return raw / raw.sum(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+        self.pooling = HistoryPooling(history_last, settings)
 
     def forward(
         self, seed: torch.Tensor, has_seed: torch.Tensor, history: torch.Tensor, has_history: torch.Tensor, x: torch.Tensor
@@ -128,10 +132,14 @@ class TwoTower(nn.Module):
     def encode_items(self, columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], candidates: int) -> EncodedItems:
         """The items with these features, whose rows point into `tables` (`item/feature`); the first are candidates."""
         x = torch.cat(embed(columns, tables, "item"), dim=1)  # (n, width)
-        embedding, vector, bias = self.item(x, candidates)
-        if bias is not None and self.id_feature is not None:
-            ids = torch.from_numpy(columns[self.id_feature].values[:candidates])
-            bias = bias + functional.embedding(ids, tables[f"item/{self.id_feature}{BIAS}"])[:, 0]
+        ids = None if self.id_feature is None else torch.from_numpy(columns[self.id_feature].values[:candidates])
+        output = None
+        if self.item.is_table and ids is not None:
+            output = functional.embedding(ids, tables[f"item/{self.id_feature}{OUTPUT}"])
+        embedding, vector, bias = self.item(x, candidates, output)
+        if self.settings.item_bias and ids is not None:
+            of_id = functional.embedding(ids, tables[f"item/{self.id_feature}{BIAS}"])[:, 0]
+            bias = of_id if bias is None else bias + of_id
         return EncodedItems(embedding, vector, bias)
 
     def encode_queries(
@@ -149,16 +157,21 @@ class TwoTower(nn.Module):
         """
         seed_vector, has_seed = functional.embedding(seed.clamp_min(0), embedding), (seed >= 0).float()[:, None]
         present = (history >= 0).float()  # (N, L)
-        if history.shape[1]:
-            pooled = functional.embedding_bag(
-                history.clamp_min(0), embedding, mode="sum", per_sample_weights=self.query.history_weights(present)
-            )  # (N, D)
-        else:
-            pooled = torch.zeros_like(seed_vector)
+        pooled = self._pooled(embedding, seed_vector * has_seed, history, present)
         has_history = (present.sum(dim=1, keepdim=True) > 0).float()
         x = torch.cat([seed_vector.new_zeros(len(seed), 0), *features], dim=1)
         vector: torch.Tensor = self.query(seed_vector * has_seed, has_seed, pooled, has_history, x)
         return vector
+
+    def _pooled(self, embedding: torch.Tensor, seed: torch.Tensor, history: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """(N, D) the histories pooled; where weights go by place alone, without a copy of every item's vector."""
+        if not history.shape[1]:
+            return torch.zeros_like(seed)
+        pooling, rows = self.query.pooling, history.clamp_min(0)
+        if pooling.sees_content:
+            pooled: torch.Tensor = pooling(seed, functional.embedding(rows, embedding), present)
+            return pooled
+        return functional.embedding_bag(rows, embedding, mode="sum", per_sample_weights=pooling.weights(present))
 
     def encode_batch(self, batch: Batch, tables: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, EncodedItems]:
         """(B, D) query vectors, and the batch's distinct items encoded."""
@@ -173,9 +186,20 @@ def batch_table_rows(batch: Batch, model: TwoTower) -> dict[str, np.ndarray]:
     rows = {f"item/{name}": values for name, values in batch.items.table_rows.items()}
     rows |= {f"user/{name}": values for name, values in batch.users.table_rows.items()}
     rows |= {f"context/{name}": values for name, values in batch.context.table_rows.items()}
-    if model.settings.item_bias and model.id_feature is not None:
-        rows[f"item/{model.id_feature}{BIAS}"] = rows[f"item/{model.id_feature}"]
+    for suffix in (BIAS, OUTPUT):  # tables with the rows of the id table
+        if f"item/{model.id_feature}{suffix}" in extra_tables(model.settings, model.id_feature):
+            rows[f"item/{model.id_feature}{suffix}"] = rows[f"item/{model.id_feature}"]
     return rows
+
+
+def extra_tables(settings: ModelSettings, id_feature: str | None) -> list[str]:
+    """The names of the tables beside the features', each with the rows of the id table. Raises ConfigError without an id."""
+    if settings.item_tower == "table" and id_feature is None:
+        raise ConfigError('model.item_tower = "table" learns one vector an id: got no item feature of kind "id"; name one')
+    if id_feature is None:
+        return []
+    wanted = {BIAS: settings.item_bias, OUTPUT: settings.item_tower == "table"}
+    return [f"item/{id_feature}{suffix}" for suffix, is_wanted in wanted.items() if is_wanted]
 
 
 def initial_tables(
@@ -195,8 +219,13 @@ def initial_tables(
             width = dim or settings.embedding_dim
             tables[f"{side}/{name}"] = torch.randn(rows, width, generator=generator) * width**-0.5
     id_feature = dataset.item_encoder.id_feature()
-    if settings.item_bias and id_feature is not None:
-        tables[f"item/{id_feature}{BIAS}"] = _initial_biases(dataset, id_feature, item_counts)
+    for table in extra_tables(settings, id_feature):
+        assert id_feature is not None
+        if table.endswith(BIAS):
+            tables[table] = _initial_biases(dataset, id_feature, item_counts)
+        else:
+            width = settings.hidden[-1]
+            tables[table] = torch.randn(len(tables[f"item/{id_feature}"]), width, generator=generator) * width**-0.5
     return tables
 
 
@@ -230,26 +259,3 @@ def embed(columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor
 def input_width(encoder: TableEncoder, settings: ModelSettings) -> int:
     """The width of all features of one table side by side."""
     return sum(dim or settings.embedding_dim for _, dim in encoder.embedded.values()) + sum(encoder.dense_widths.values())
-
-
-def mlp(width: int, hidden: Sequence[int], *, starts_at_zero: bool) -> nn.Sequential:
-    """Linear layers with ReLU between and none on top.
-
-    With `starts_at_zero` the top weights are 0, so that the linear path speaks alone at first.
-    """
-    layers: list[nn.Module] = []
-    for out in hidden:
-        layers += [nn.Linear(width, out), nn.ReLU()]
-        width = out
-    top = layers[-2]
-    assert isinstance(top, nn.Linear)
-    if starts_at_zero:
-        nn.init.zeros_(top.weight)
-    nn.init.zeros_(top.bias)
-    return nn.Sequential(*layers[:-1])
-
-
-def normalise(vectors: torch.Tensor) -> torch.Tensor:
-    """The vectors at length 1."""
-    length: torch.Tensor = vectors.norm(dim=1, keepdim=True)
-    return vectors / length.clamp_min(NORM_FLOOR)

@@ -1,0 +1,119 @@
+"""Is training healthy? Facts of a step for the log, and warnings that name the cure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from shortlist.batches import Batch
+from shortlist.features.arrays import Ids
+from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, CategoryEncoder
+from shortlist.learner import Learner
+from shortlist.losses import accidental_hits, negative_shares
+
+_COLLAPSED_COSINE = 0.8
+_LOW_RANK = 0.05  # of the dimension
+_MANY_HIDDEN = 0.2
+_MANY_UNKNOWN = 0.9
+_STREAM_ALONE = 0.95
+
+
+@torch.no_grad()
+def step_facts(learner: Learner, batch: Batch) -> dict[str, Any]:
+    """What the last step looked like: hits, masks, shares of the gradient by stream, and the geometry of its item vectors."""
+    scored = learner.scored
+    assert scored is not None
+    size, columns = len(batch.weight), scored.similarity.shape[1]
+    hits = accidental_hits(scored.candidates.item_row, size)
+    shares = negative_shares(
+        learner.loss.design,
+        scored.similarity,
+        scored.candidates,
+        temperature=learner.model.temperature,
+        bias=scored.bias,
+        logq_weight=learner.loss.logq_weight,
+    ).mean(dim=0)  # (C,) what each column gets of a row's pull, the positives' own share left out
+    vectors = scored.items.vector
+    facts = {
+        "temperature": float(learner.model.temperature),
+        "accidental_hits": float(hits.sum() / size - 1),
+        "accidental_hits_expected": learner.negatives.expected_accidental_hits(size),
+        "masked_share": float((hits if scored.candidates.hidden is None else hits | scored.candidates.hidden).sum() - size)
+        / (size * max(columns - 1, 1)),
+        "pull_in_batch": float(shares[:size].sum()),
+        "pull_index": float(shares[size : len(batch.columns)].sum()),
+        "pull_remembered": float(shares[len(batch.columns) :].sum()),
+        "item_mean_cosine": mean_cosine(vectors),
+        "item_effective_rank": effective_rank(vectors),
+        "item_norm_by_log_count": _norm_slope(learner, batch),
+    }
+    unknown = unknown_share(learner, batch)
+    return facts if unknown is None else {**facts, "unknown_id_share": unknown}
+
+
+def warnings_of(facts: dict[str, Any]) -> list[str]:
+    """What a user should change, and why; empty for a healthy step. Facts that are not there are not judged."""
+    found = []
+    if facts.get("item_mean_cosine", 0.0) > _COLLAPSED_COSINE:
+        found.append(
+            f"item vectors point the same way (mean cosine {facts['item_mean_cosine']:.2f}): everybody gets one list; "
+            "lower train.learning_rate, or raise model.temperature"
+        )
+    if facts.get("item_effective_rank", 1e9) < max(2.0, _LOW_RANK * facts.get("dim", 0)):
+        found.append(
+            f"item vectors span {facts['item_effective_rank']:.1f} dimensions: lower train.learning_rate, or add features to the items"
+        )
+    if facts.get("masked_share", 0.0) > _MANY_HIDDEN:
+        found.append(
+            f"{facts['masked_share']:.0%} of the negatives are masked: the corpus is small for this batch; lower negatives.batch_size, "
+            'or set negatives.kind = "full"'
+        )
+    if facts.get("unknown_id_share", 0.0) > _MANY_UNKNOWN:
+        found.append(
+            f"{facts['unknown_id_share']:.0%} of the candidates have an unknown id: check that events and items use the same ids, or "
+            "give the items more features"
+        )
+    for stream in ("in_batch", "index", "remembered"):
+        if facts.get(f"pull_{stream}", 0.0) > _STREAM_ALONE and facts.get("has_streams", 2) > 1:
+            found.append(f"{facts[f'pull_{stream}']:.0%} of the gradient comes from the {stream} negatives: the other streams idle")
+    return found
+
+
+def mean_cosine(vectors: torch.Tensor) -> float:
+    """Mean cosine of two different rows of (n, D): near 1 when all point the same way."""
+    count = len(vectors)
+    if count < 2:
+        return 0.0
+    unit = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return float((unit.sum(dim=0).square().sum() - count) / (count * (count - 1)))
+
+
+def effective_rank(vectors: torch.Tensor) -> float:
+    """exp of the entropy of the normalised squared singular values of (n, D): how many dimensions the rows use."""
+    values = torch.linalg.eigvalsh(vectors.float().T @ vectors.float()).clamp_min(0)
+    share = values / values.sum().clamp_min(1e-12)
+    return float(torch.exp(-(share * torch.log(share.clamp_min(1e-12))).sum()))
+
+
+def unknown_share(learner: Learner, batch: Batch) -> float | None:
+    """The share of columns whose id is unknown or hidden by dropout; None where items have no id feature."""
+    encoder = learner.dataset.item_encoder
+    name = encoder.id_feature()
+    if name is None:
+        return None
+    ids, vocabulary = batch.items.columns[name], encoder.features[name].encoder
+    assert isinstance(ids, Ids) and isinstance(vocabulary, CategoryEncoder)
+    rows = batch.items.table_rows[name][ids.values[batch.columns]]
+    return float(np.mean(rows < FIRST_UNKNOWN_ROW + vocabulary.vocabulary.unknown_buckets))
+
+
+def _norm_slope(learner: Learner, batch: Batch) -> float:
+    """Slope of log |e| over log(1 + count) among the step's candidates: above 0, popular items have longer embeddings."""
+    assert learner.scored is not None
+    embedding = learner.scored.items.embedding[: batch.candidates].detach()
+    counts = np.log1p(learner.dataset.item_counts[batch.item_row[: batch.candidates]])
+    if counts.std() == 0:
+        return 0.0
+    return float(np.polyfit(counts, np.log(embedding.norm(dim=1).numpy() + 1e-12), 1)[0])

@@ -1,0 +1,253 @@
+"""What learns: towers, tables, their optimisers, the draws and their counts. One step at a time; the loop is train.py's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from shortlist.batches import Batch, BatchMaker, Mine
+from shortlist.config import Config, FrequencySettings, LossSettings, Mask
+from shortlist.dataset import Dataset, Examples
+from shortlist.encode import encode_corpus
+from shortlist.frequency import exact_frequency
+from shortlist.losses import Candidates, sampled_softmax_loss
+from shortlist.memory import VectorMemory
+from shortlist.negatives import MixedNegatives, make_negatives
+from shortlist.streaming import StreamingFrequency, StreamingSettings, keys_of_ids
+from shortlist.tables import EmbeddingTables
+from shortlist.towers import EncodedItems, TwoTower, batch_table_rows, initial_tables
+
+_BUCKETS_PER_ITEM = 5  # of the streaming estimator, where the settings name none
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a step's softmax saw, for the diagnostics; detached from the graph."""
+
+    similarity: torch.Tensor  # (B, C)
+    candidates: Candidates
+    bias: torch.Tensor | None  # (C,)
+    items: EncodedItems
+
+
+class Learner:
+    """Both towers with everything that a step of training changes."""
+
+    def __init__(self, dataset: Dataset, examples: Examples, config: Config, *, mine: Mine | None = None) -> None:
+        """`examples` are those of `dataset.train` to learn from; `mine` finds hard negatives, where the settings ask for them."""
+        settings = config.train
+        counts = np.bincount(examples.item_row, minlength=len(dataset.items))
+        generator = torch.Generator().manual_seed(settings.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            self.model = TwoTower(dataset.item_encoder, dataset.query_encoder, config.model)
+        self.tables = EmbeddingTables(initial_tables(dataset, config.model, generator, counts), adagrad_start=settings.adagrad_start)
+        self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        self.optimizer = torch.optim.Adagrad(
+            self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0
+        )
+        self.dataset, self.settings, self.loss = dataset, settings, config.loss
+        self.bfloat16 = settings.matmul == "bfloat16" or (settings.matmul == "auto" and has_fast_bfloat16())
+        self.hardest = config.negatives.hardest
+        unigram_only = config.loss.frequencies == "unigram"
+        self.negatives = make_negatives(exact_frequency(counts), config.negatives, unigram_only=unigram_only)
+        self.memory = _memory(config, len(dataset.items))
+        self.stream = _stream(config.frequency, len(dataset.items), settings.seed)
+        self.keys = keys_of_ids(dataset.items.ids) if self.stream is not None else None
+        self.maker = BatchMaker(
+            dataset,
+            examples,
+            self.negatives,
+            config.negatives.batch_size,
+            config.model.id_dropout,
+            config.model.history_dropout,
+            settings.seed,
+            masks_of(config.loss),
+            config.loss.design == "inclusion",
+            mine,
+        )
+        self.scored: Scored | None = None
+
+    def begin(self) -> None:
+        """What has to be there before the first step: the cache of item vectors, if one is kept."""
+        if self.memory is not None and len(self.memory.cache):
+            self.memory.fill_cache(self._corpus_vectors())
+
+    def learn(self, batch: Batch) -> float:
+        """One optimiser step on `batch`; the loss in nats per query, before the step. Raises FloatingPointError if it is not finite."""
+        leaves = self.tables.gather(batch_table_rows(batch, self.model))
+        columns = torch.from_numpy(batch.columns)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            queries, items = self.model.encode_batch(batch, leaves)
+            similarity = queries @ functional.embedding(columns, items.vector).T  # (B, C)
+        bias = None if items.bias is None else functional.embedding(columns, items.bias[:, None])[:, 0]
+        similarity, bias, candidates = self._candidates(batch, queries, similarity, bias)
+        loss = sampled_softmax_loss(
+            self.loss.design,
+            similarity,
+            candidates,
+            temperature=self.model.temperature,
+            weight=torch.from_numpy(batch.weight),
+            bias=bias,
+            logq_weight=self.loss.logq_weight,
+            hardest=self.hardest,
+        )
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise FloatingPointError(f"the loss must be finite: got {value}; lower train.learning_rate or raise model.temperature")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+        self.optimizer.step()
+        self.model.keep_temperature_within_bounds()
+        settings = self.settings
+        rate = settings.learning_rate if settings.table_learning_rate is None else settings.table_learning_rate
+        self.tables.update(rate, weight_decay=settings.table_weight_decay)
+        if self.memory is not None:
+            self.memory.remember(torch.from_numpy(batch.item_row[: batch.candidates]), with_bias(items), columns[: len(batch.weight)])
+        self.scored = Scored(similarity.detach(), candidates, None if bias is None else bias.detach(), items)
+        return value
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All learned numbers by name: what is published."""
+        dense = {f"model/{name}": value.detach() for name, value in self.model.state_dict().items()}
+        return {**dense, **{f"table/{name}": weight for name, weight in self.tables.weights.items()}}
+
+    @torch.no_grad()
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """The inverse of `weights`, in place."""
+        self.model.load_state_dict(part(weights, "model/"))
+        for name, weight in self.tables.weights.items():
+            weight.copy_(weights[f"table/{name}"])
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that the next step depends on, by name: what a checkpoint holds."""
+        state = {f"table/{name}": value for name, value in self.tables.state().items()}
+        state |= {f"model/{name}": value.detach() for name, value in self.model.state_dict().items()}
+        state |= {f"sum/{name}": self.optimizer.state[value]["sum"] for name, value in self.parameters.items()}
+        if self.memory is not None:
+            state |= {f"memory/{name}": value for name, value in self.memory.state().items()}
+        if self.stream is not None:
+            state |= {f"stream/{name}": torch.from_numpy(np.ascontiguousarray(value)) for name, value in self.stream.state().items()}
+        return state
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """The inverse of `state`."""
+        self.tables.load(part(state, "table/"))
+        self.model.load_state_dict(part(state, "model/"))
+        for name, parameter in self.parameters.items():
+            self.optimizer.state[parameter]["sum"].copy_(state[f"sum/{name}"])
+        if self.memory is not None:
+            self.memory.load(part(state, "memory/"))
+        if self.stream is not None:
+            arrays = {name: value.numpy() for name, value in part(state, "stream/").items()}
+            self.stream = StreamingFrequency.from_state(self.stream.settings, arrays)
+
+    def _candidates(
+        self, batch: Batch, queries: torch.Tensor, similarity: torch.Tensor, bias: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, Candidates]:
+        """(similarity, bias, candidates) with the columns of the memory behind those of the batch."""
+        rows = torch.from_numpy(batch.column_item_row)
+        hidden = None if batch.hidden is None else torch.from_numpy(batch.hidden)
+        if self.memory is not None:
+            old_rows, old = self.memory.columns(batch.cached_rows)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+                similarity = torch.cat([similarity, queries @ old[:, :-1].T], dim=1)
+            bias = None if bias is None else torch.cat([bias, old[:, -1]])
+            rows = torch.cat([rows, old_rows])
+            if hidden is not None:
+                hidden = functional.pad(hidden, (0, len(old_rows)))
+        candidates = Candidates(
+            rows,
+            torch.from_numpy(self._log_n(batch, rows.numpy())),
+            None if batch.log_pi is None else torch.from_numpy(batch.log_pi),
+            batch.draws + (0 if self.memory is None else self.memory.queued),
+            self.negatives.in_batch,
+            hidden,
+        )
+        return similarity, bias, candidates
+
+    def _log_n(self, batch: Batch, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(C,) the expected counts of all columns, those of the memory and those that the stream tells included."""
+        if self.memory is None and self.stream is None:
+            return batch.log_n
+        size, negatives = len(batch.weight), self.negatives
+        assert isinstance(negatives, MixedNegatives)
+        queued = 0 if self.memory is None else self.memory.queued
+        positives = negatives.frequency.expected_positives(rows, size - 1 + queued)
+        if self.stream is not None and self.keys is not None:
+            positives = self._streamed(batch, rows, size, queued)
+        log_n = negatives.log_n(rows, size, positives)
+        return np.concatenate([batch.mined.corrected(log_n[: len(batch.columns)]), log_n[len(batch.columns) :]])
+
+    def _streamed(self, batch: Batch, rows: NDArray[np.int64], size: int, queued: int) -> NDArray[np.float64]:
+        """(C,) expected positives by the stream, which takes this batch in: after reading, since what was just drawn reads
+        too high; before, where no uniform draw lifts the count of an item that the stream has not met above 0."""
+        assert self.stream is not None and self.keys is not None and isinstance(self.negatives, MixedNegatives)
+        chosen = self.keys[batch.column_item_row[:size]]
+        if self.negatives.drawn == 0:
+            self.stream.update(chosen)
+        counts = self.stream.estimate(self.keys[rows])
+        if self.negatives.drawn > 0:
+            self.stream.update(chosen)
+        return counts * (size - 1 + queued) / size
+
+    def _corpus_vectors(self) -> NDArray[np.float32]:
+        corpus = encode_corpus(self.model, self.tables.weights, self.dataset.item_features).vector
+        if not self.model.settings.item_bias:
+            return np.concatenate([corpus, np.zeros((len(corpus), 1), np.float32)], axis=1)
+        corpus[:, -1] /= float(self.model.temperature.detach())  # searched vectors hold T * bias
+        return corpus
+
+
+def masks_of(loss: LossSettings) -> tuple[Mask, ...]:
+    """The masks beside accidental hits, which each design handles itself."""
+    return tuple(mask for mask in loss.masks or () if mask != "item")
+
+
+def with_bias(items: EncodedItems) -> torch.Tensor:
+    """(c, D + 1) the candidates' vectors with their bias, 0 without."""
+    bias = torch.zeros(len(items.vector)) if items.bias is None else items.bias
+    return torch.cat([items.vector, bias[:, None]], dim=1)
+
+
+def part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The entries whose name begins with `prefix`, without it."""
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def has_fast_bfloat16() -> bool:
+    """Has this processor instructions for bfloat16 matrix products? Without them they are slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _memory(config: Config, corpus_size: int) -> VectorMemory | None:
+    negatives = config.negatives
+    if not negatives.queue_batches and not negatives.cached:
+        return None
+    return VectorMemory(
+        corpus_size=corpus_size,
+        dim=config.model.hidden[-1] + 1,
+        queue_size=negatives.queue_batches * negatives.batch_size,
+        caches=negatives.cached > 0,
+    )
+
+
+def _stream(settings: FrequencySettings, corpus_size: int, seed: int) -> StreamingFrequency | None:
+    if settings.kind == "exact":
+        return None
+    buckets = settings.buckets or _BUCKETS_PER_ITEM * corpus_size * settings.hashes
+    return StreamingFrequency(
+        StreamingSettings(
+            rate=settings.rate,
+            buckets=-(-buckets // settings.hashes) * settings.hashes,
+            hashes=settings.hashes,
+            warm_start=settings.warm_start,
+            stale_after=settings.stale_after,
+            seed=seed,
+        )
+    )
