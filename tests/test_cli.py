@@ -101,7 +101,7 @@ def test_every_command_explains_itself_with_an_example_that_parses(capsys: pytes
     import shlex
 
     parser = build_parser()
-    for name in ("fetch", "check", "train", "evaluate", "publish", "recommend"):
+    for name in ("fetch", "check", "train", "evaluate", "study", "publish", "recommend"):
         with pytest.raises(SystemExit):
             parser.parse_args([name, "--help"])
         printed = capsys.readouterr().out

@@ -83,6 +83,7 @@ ORDER = (
     "run",
     "export",
     "backtest",
+    "study",
     "datasets/__init__",
     "datasets/project_folder",
     "datasets/download",
@@ -102,7 +103,7 @@ IMPORTS_TORCH = {  # at the top of the file
     *("losses", "tables", "layers", "towers", "encode", "memory", "learner", "diagnostics", "train"),
     *("run", "export"),
 }
-REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest"}  # through those; all other files are free of it
+REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "study"}  # through those; all other files are free of it
 HEAVY = ("torch", "faiss", "scann")
 STARTUP_S = 0.5  # of `shortlist --help`; a slow machine may stretch it: SHORTLIST_TEST_SLACK=3 allows three times as long
 

@@ -69,6 +69,18 @@ def build_parser() -> argparse.ArgumentParser:
     _config_options(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="where the runs go (default: `evaluation` beside CONFIG)")
 
+    study = _command(
+        commands,
+        "study",
+        _study,
+        "named variants side by side, with seeds and intervals",
+        "shortlist study designs movielens/shortlist.toml --seeds 5 --set train.epochs=3",
+    )
+    study.add_argument("study", choices=["designs", "cold"], help="designs: loss designs and samplers; cold: what keeps new items alive")
+    _config_options(study)
+    study.add_argument("--seeds", type=_positive, default=5, help="trainings per variant (default: 5)")
+    study.add_argument("--out", type=Path, metavar="FOLDER", help="where trials are kept (default: `study` beside CONFIG)")
+
     publish = _command(
         commands, "publish", _publish, "a run -> a new live version in a store, atomically", "shortlist publish run --to store"
     )
@@ -159,6 +171,16 @@ def _evaluate(options: argparse.Namespace) -> None:
     project = _open_project(options)
     table = backtest(project, options.out or options.config.parent / "evaluation", log_to=_log_to)
     _print_json(table) if options.json else print_evaluation(table)
+
+
+def _study(options: argparse.Namespace) -> None:
+    from shortlist.study import run_study
+    from shortlist.tables_for_people import print_study
+
+    project = _open_project(options)
+    folder = options.out or options.config.parent / "study" / options.study
+    table = run_study(options.study, project, folder, seeds=options.seeds, log_to=_log_to)
+    _print_json(table) if options.json else print_study(table)
 
 
 def _publish(options: argparse.Namespace) -> None:

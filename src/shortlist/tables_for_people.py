@@ -67,6 +67,27 @@ def print_evaluation(table: dict[str, Any]) -> None:
     console.print(slices)
 
 
+def print_study(table: dict[str, Any]) -> None:
+    """One line a variant: metrics with their intervals over seeds, slices, cost."""
+    console = _console()
+    variants = table["variants"]
+    first = next(iter(variants.values()))
+    console.print(
+        f"study {table['study']} on {table['split']}: {table['queries']:,} queries, {table['corpus_size']:,} items, "
+        f"{first['seeds']} seeds; mean [95 % interval over seeds]",
+        highlight=False,
+    )
+    metrics, slices = list(first["metrics"]), list(first["slices"])
+    result = Table("variant", *metrics)
+    parts = Table(f"{metrics[-2]} on", *slices, "epoch", "train s")
+    for name, found in variants.items():
+        result.add_row(name, *(_with_interval(found["metrics"][metric]) for metric in metrics))
+        means = [f"{found['slices'][part]['mean']:.3f}" for part in slices]
+        parts.add_row(name, *means, f"{found['best_epoch']:.1f}", f"{found['train_seconds']:.0f}")
+    console.print(result)
+    console.print(parts)
+
+
 def print_answer(bundle: Bundle, answers: pl.DataFrame, column: str | None) -> None:
     """The lists, best first; with `column`, that column of the items table beside the ids."""
     from shortlist.errors import ConfigError

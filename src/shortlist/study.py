@@ -1,0 +1,181 @@
+"""Named variants of one configuration, trained with several seeds on one split and put side by side.
+
+Every finished (variant, seed) is a file of its own, so an interrupted study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import xxhash
+from scipy import stats
+
+from shortlist.backtest import LogTo
+from shortlist.config import Config, config_from_tree, config_tree, dump_config
+from shortlist.dataset import Dataset, Examples, make_dataset
+from shortlist.encode import Tables, full_corpus_loss
+from shortlist.errors import ConfigError
+from shortlist.evaluate import Tested, queries_to_test, rank_positives
+from shortlist.learned import LearnedRetriever
+from shortlist.metrics import ndcg_at, recall_at
+from shortlist.project import Project
+from shortlist.protocols import splits
+from shortlist.run import split_validation
+from shortlist.towers import TwoTower
+from shortlist.train import Trainer
+
+LARGEST_FULL_SOFTMAX = 20_000  # items; above, the full softmax's logits do not fit
+
+DESIGNS: dict[str, dict[str, dict[str, Any]]] = {
+    "expected_count": {},
+    "all_corrected": {"loss": {"design": "all_corrected"}},
+    "inclusion": {"loss": {"design": "inclusion"}},
+    "paper_literal": {"loss": {"design": "paper_literal"}},
+    "uncorrected": {"loss": {"design": "uncorrected"}},
+    "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}},
+    "sampled-softmax MLP, uniform": {
+        "model": {"item_tower": "table", "hidden": [1024, 128]},
+        "negatives": {"kind": "sampled", "index_batch_size": 2048, "proposal": "uniform"},
+        "loss": {"design": "inclusion"},
+    },
+    "sampled-softmax MLP, log-uniform": {
+        "model": {"item_tower": "table", "hidden": [1024, 128]},
+        "negatives": {"kind": "sampled", "index_batch_size": 2048, "proposal": "log_uniform"},
+        "loss": {"design": "inclusion"},
+    },
+    "full softmax": {"negatives": {"kind": "full"}},
+}
+
+COLD: dict[str, dict[str, dict[str, Any]]] = {
+    "plain MNS (weight 1)": {"negatives": {"unchosen_weight": 1.0}},
+    "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}},
+    "index draws from chosen items": {"negatives": {"index_from": "chosen"}},
+    "unchosen weight .1": {"negatives": {"unchosen_weight": 0.1}},
+    "unchosen weight .01 (default)": {},
+    "unchosen weight .001": {"negatives": {"unchosen_weight": 0.001}},
+    "weight 1, id dropout .5": {"negatives": {"unchosen_weight": 1.0}, "model": {"id_dropout": 0.5}},
+    "weight .01, id dropout .5": {"model": {"id_dropout": 0.5}},
+    "weight 1, logq_weight .5": {"negatives": {"unchosen_weight": 1.0}, "loss": {"logq_weight": 0.5}},
+    "weight .01, no item bias": {"model": {"item_bias": False}},
+}
+STUDIES = {"designs": DESIGNS, "cold": COLD}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trained model of a study."""
+
+    variant: str
+    seed: int
+    metrics: dict[str, float]
+    slices: dict[str, float]  # recall at the longest list
+    train_seconds: float
+    epochs: int
+
+
+def run_study(name: str, project: Project, folder: Path, *, seeds: int, log_to: LogTo) -> dict[str, Any]:
+    """The study's table: for each variant the mean over seeds, its 95 % interval (t), the spread, slices and cost.
+
+    Trains on the protocol's last split. Trials are kept in `folder`. Raises ConfigError for an unknown study.
+    """
+    if name not in STUDIES:
+        raise ConfigError(f"a study must be one of {', '.join(STUDIES)}: got {name!r}")
+    *_, split = splits(project.log, project.config)
+    dataset = make_dataset(project, split.train_log)
+    settings = project.config.evaluate
+    examples, tested = queries_to_test(dataset, dataset.encode_split(split, project.config), settings, split.name)
+    trials = []
+    for seed in range(seeds):  # seed by seed: a study that is cut short still compares all variants
+        for variant, changes in STUDIES[name].items():
+            if "full" in str(changes) and len(dataset.items) > LARGEST_FULL_SOFTMAX:
+                continue
+            config = changed(project.config, changes, seed)
+            trials.append(_kept(folder, variant, config, lambda: _trial(variant, config, dataset, examples, tested, folder, log_to)))  # noqa: B023  # called at once
+    return _table(name, project, split.name, dataset, tested, trials)
+
+
+def changed(config: Config, changes: Mapping[str, Mapping[str, Any]], seed: int) -> Config:
+    """The config with `changes` (section -> key -> value) and the training seed."""
+    tree = config_tree(config)
+    for section, values in changes.items():
+        tree[section] = {**tree.get(section, {}), **values}
+    tree["train"] = {**tree["train"], "seed": seed}
+    return config_from_tree(tree)
+
+
+def _kept(folder: Path, variant: str, config: Config, run: Callable[[], Trial]) -> Trial:
+    """The trial of this very configuration, read back if it is there, else run and written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{xxhash.xxh3_64_hexdigest((variant + dump_config(config)).encode())}.json"
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes(), type=Trial)
+    trial = run()
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.encode(trial))
+    partial.rename(path)
+    return trial
+
+
+def _trial(variant: str, config: Config, dataset: Dataset, examples: Examples, tested: Tested, folder: Path, log_to: LogTo) -> Trial:
+    fit, validation = split_validation(dataset.train, config.train)
+    trainer = Trainer(dataset, fit, config)
+    log_weight = trainer.learner.negatives.log_weight()
+
+    def validate(model: TwoTower, tables: Tables) -> float:
+        return full_corpus_loss(model, tables, dataset, validation, log_weight)
+
+    started = time.perf_counter()
+    with log_to(folder / "train.jsonl", f"{variant}, seed {config.train.seed}") as log:
+        trainer.fit(validate if len(validation) else None, log)
+    seconds = time.perf_counter() - started
+    retriever = LearnedRetriever(trainer.learner.model, trainer.learner.tables.weights, dataset)
+    rank = rank_positives(retriever, examples, len(dataset.items), config.evaluate).rank
+    longest, shortest = max(config.evaluate.ks), min(config.evaluate.ks)
+    metrics = {f"recall@{k}": float(recall_at(rank, k).mean()) for k in config.evaluate.ks}
+    metrics[f"ndcg@{shortest}"] = float(ndcg_at(rank, shortest).mean())
+    hits = recall_at(rank, longest)
+    slices = {name: float(hits[mask].mean()) for name, mask in tested.slices.items() if mask.any()}
+    return Trial(variant, config.train.seed, metrics, slices, round(seconds, 1), trainer.progress.best_epoch + 1)
+
+
+def _table(name: str, project: Project, split: str, dataset: Dataset, tested: Tested, trials: list[Trial]) -> dict[str, Any]:
+    by_variant: dict[str, list[Trial]] = {}
+    for trial in trials:
+        by_variant.setdefault(trial.variant, []).append(trial)
+    return {
+        "study": name,
+        "split": split,
+        "train_examples": len(dataset.train),
+        "queries": len(tested),
+        "corpus_size": len(dataset.items),
+        "slice_queries": {slice_name: int(mask.sum()) for slice_name, mask in tested.slices.items()},
+        "settings": json.loads(msgspec.json.encode(config_tree(project.config))),
+        "variants": {
+            variant: {
+                "seeds": len(of_variant),
+                "metrics": {metric: over_seeds([trial.metrics[metric] for trial in of_variant]) for metric in of_variant[0].metrics},
+                "slices": {part: over_seeds([trial.slices[part] for trial in of_variant]) for part in of_variant[0].slices},
+                "train_seconds": float(np.mean([trial.train_seconds for trial in of_variant])),
+                "best_epoch": float(np.mean([trial.epochs for trial in of_variant])),
+            }
+            for variant, of_variant in by_variant.items()
+        },
+    }
+
+
+def over_seeds(values: list[float]) -> dict[str, float]:
+    """Mean, and with two seeds or more the standard deviation and the 95 % interval of the mean (Student's t)."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return {"mean": mean}
+    deviation = float(np.std(values, ddof=1))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+    return {"mean": mean, "low": mean - half, "high": mean + half, "sd": deviation}
