@@ -58,6 +58,7 @@ ORDER = (
     "towers",
     "encode",
     "memory",
+    "checkpoint",
     "learner",
     "diagnostics",
     "train",
@@ -79,11 +80,14 @@ ORDER = (
     "saved_arrays",
     "bundle",
     "recommender",
+    "mining",
     # whole stages, one a command
     "run",
     "export",
     "backtest",
     "study",
+    "growth",
+    "sequential",
     "datasets/__init__",
     "datasets/project_folder",
     "datasets/download",
@@ -100,10 +104,10 @@ ORDER = (
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("losses", "tables", "layers", "towers", "encode", "memory", "learner", "diagnostics", "train"),
-    *("run", "export"),
+    *("losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    *("run", "export", "growth"),
 }
-REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "study"}  # through those; all other files are free of it
+REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "study", "sequential"}  # through those; all other files are free of it
 HEAVY = ("torch", "faiss", "scann")
 STARTUP_S = 0.5  # of `shortlist --help`; a slow machine may stretch it: SHORTLIST_TEST_SLACK=3 allows three times as long
 

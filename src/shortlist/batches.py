@@ -71,6 +71,7 @@ class Batch:
     draws: int = 0  # N, the negatives a row was meant to have
     mined: Mined = NO_MINED  # the last columns are mined
     cached_rows: NDArray[np.int64] | None = None  # catalogue rows of further columns, whose vectors are remembered
+    asker: NDArray[np.int64] | None = None  # (B,) who asks, -1 = nobody
 
     @property
     def column_item_row(self) -> NDArray[np.int64]:
@@ -147,7 +148,14 @@ class BatchMaker:
             self.negatives.draws(size) + mined.rows.shape[1],
             mined,
             self._cached_draws(rng),
+            examples.asker,
         )
+
+    def known_cells(self, asker: NDArray[np.int64], own_row: NDArray[np.integer], column_rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(B, C) what the mask "known" hides, if it is asked for; a row's own item is the loss design's affair."""
+        if "known" not in self.masks:
+            return np.zeros((len(asker), len(column_rows)), bool)
+        return self._known.cells(asker, column_rows) & (own_row[:, None] != column_rows[None, :])
 
     def _cached_draws(self, rng: np.random.Generator | None) -> NDArray[np.int64] | None:
         if rng is None or not isinstance(self.negatives, MixedNegatives) or not self.negatives.cached:
@@ -164,9 +172,8 @@ class BatchMaker:
         size, columns = len(examples), len(column_rows)
         hidden = np.zeros((size, columns), bool)
         if "same_query" in self.masks:
-            hidden |= same_query_cells(examples.asker, columns)
-        if "known" in self.masks:
-            hidden |= self._known.cells(examples.asker, column_rows)
+            hidden |= same_query_cells(examples.asker, columns) & (examples.item_row[:, None] != column_rows[None, :])
+        hidden |= self.known_cells(examples.asker, examples.item_row, column_rows)
         if mined.rows.size:
             width = mined.rows.shape[1]
             owner = np.repeat(np.arange(size), width)

@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands, "train", _train, "train both towers on the latest window", "shortlist train movielens/shortlist.toml --out run"
     )
     _config_options(train)
+    train.add_argument("--sequential", action="store_true", help="day by day, each day tested before it is learned from")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run; the same command resumes it")
 
     evaluate = _command(
@@ -157,11 +158,22 @@ def _train(options: argparse.Namespace) -> None:
     from shortlist.backtest import train_latest
 
     project = _open_project(options)
+    if options.sequential:
+        _train_sequentially(project, options)
+        return
     run = train_latest(project, options.out, log_to=_log_to)
     if options.json:
         _print_json(run.facts)
     else:
         print(f"{run.folder}: trained on {run.facts['examples']:,} examples; publish it with `shortlist publish {run.folder} --to STORE`")
+
+
+def _train_sequentially(project: Any, options: argparse.Namespace) -> None:
+    from shortlist.sequential import train_sequentially
+    from shortlist.tables_for_people import print_evaluation
+
+    table = train_sequentially(project, options.out, log_to=_log_to)
+    _print_json(table) if options.json else print_evaluation(table)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -109,8 +109,13 @@ def make_dataset(project: Project, train_log: EventLog) -> Dataset:
         seen=chosen | _mentioned(train_log, items),
         chosen=chosen,
     )
-    query_encoder = _fit_query_encoder(config, train_log, users)
-    train = _examples(train_log, config, items, users, query_encoder)
+    return assemble_dataset(project, train_log, item_encoder, _fit_query_encoder(config, train_log, users))
+
+
+def assemble_dataset(project: Project, train_log: EventLog, item_encoder: TableEncoder, query_encoder: QueryEncoder) -> Dataset:
+    """The dataset of a window under encoders that were fitted elsewhere."""
+    items, users = project.items, project.users
+    train = _examples(train_log, project.config, items, users, query_encoder)
     return Dataset(
         item_encoder,
         query_encoder,

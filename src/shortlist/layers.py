@@ -8,6 +8,7 @@ from torch import nn
 from shortlist.config import ModelSettings
 
 NORM_FLOOR = 1e-6  # keeps a zero vector from dividing by zero
+_ABSENT = -1e30  # a score below all others, finite so that a row of nothing else has no nan
 
 
 def hidden_layers(width: int, settings: ModelSettings) -> nn.Sequential:
@@ -85,8 +86,7 @@ class HistoryPooling(nn.Module):
 
     def weights(self, present: torch.Tensor) -> torch.Tensor:
         """(N, L) weights by place that add up to 1 over the items present (N, L), 0 elsewhere."""
-        raw = torch.exp(self.position - self.position.max())[None, : present.shape[1]] * present
-        return raw / raw.sum(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+        return masked_softmax(self.position[None, : present.shape[1]], present)
 
     def forward(self, seed: torch.Tensor, history: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """seed (N, D), history (N, L, D), present (N, L) as 0 or 1 -> (N, D), zeros where nothing is present."""
@@ -94,11 +94,15 @@ class HistoryPooling(nn.Module):
             weights = self.weights(present)
         else:
             scores = (history @ self.attention(seed).to(history.dtype)[:, :, None])[:, :, 0].float() * self.scale  # (N, L)
-            scores = scores + self.position[None, : present.shape[1]]
-            scores = scores - (scores * present).amax(dim=1, keepdim=True).detach()
-            raw = torch.exp(scores.clamp_max(30.0)) * present
-            weights = raw / raw.sum(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+            weights = masked_softmax(scores + self.position[None, : present.shape[1]], present)
         return (weights[:, None, :] @ history.float())[:, 0]
+
+
+def masked_softmax(scores: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """(N, L) softmax of scores (N or 1, L) over the entries present (N, L), 0 elsewhere and where a row has none."""
+    scores = torch.where(present > 0, scores, _ABSENT)  # an absent entry has no say in the largest either
+    raw = torch.exp(scores - scores.amax(dim=1, keepdim=True).detach()) * present
+    return raw / raw.sum(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
 
 
 def normalise(vectors: torch.Tensor) -> torch.Tensor:

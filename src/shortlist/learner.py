@@ -37,8 +37,20 @@ class Scored:
 class Learner:
     """Both towers with everything that a step of training changes."""
 
-    def __init__(self, dataset: Dataset, examples: Examples, config: Config, *, mine: Mine | None = None) -> None:
-        """`examples` are those of `dataset.train` to learn from; `mine` finds hard negatives, where the settings ask for them."""
+    def __init__(
+        self,
+        dataset: Dataset,
+        examples: Examples,
+        config: Config,
+        *,
+        mine: Mine | None = None,
+        ever_chosen: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """`examples` are those of `dataset.train` to learn from.
+
+        mine          finds hard negatives, where the settings ask for them
+        ever_chosen   (M,) items chosen before this window, where training goes on from one
+        """
         settings = config.train
         counts = np.bincount(examples.item_row, minlength=len(dataset.items))
         generator = torch.Generator().manual_seed(settings.seed)
@@ -54,7 +66,7 @@ class Learner:
         self.bfloat16 = settings.matmul == "bfloat16" or (settings.matmul == "auto" and has_fast_bfloat16())
         self.hardest = config.negatives.hardest
         unigram_only = config.loss.frequencies == "unigram"
-        self.negatives = make_negatives(exact_frequency(counts), config.negatives, unigram_only=unigram_only)
+        self.negatives = make_negatives(exact_frequency(counts, ever_chosen), config.negatives, unigram_only=unigram_only)
         self.memory = _memory(config, len(dataset.items))
         self.stream = _stream(config.frequency, len(dataset.items), settings.seed)
         self.keys = keys_of_ids(dataset.items.ids) if self.stream is not None else None
@@ -108,7 +120,7 @@ class Learner:
         self.tables.update(rate, weight_decay=settings.table_weight_decay)
         if self.memory is not None:
             self.memory.remember(torch.from_numpy(batch.item_row[: batch.candidates]), with_bias(items), columns[: len(batch.weight)])
-        self.scored = Scored(similarity.detach(), candidates, None if bias is None else bias.detach(), items)
+        self.scored = Scored(similarity.detach(), candidates, None if bias is None else bias.detach(), detached(items))
         return value
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -131,7 +143,7 @@ class Learner:
         if self.memory is not None:
             state |= {f"memory/{name}": value for name, value in self.memory.state().items()}
         if self.stream is not None:
-            state |= {f"stream/{name}": torch.from_numpy(np.ascontiguousarray(value)) for name, value in self.stream.state().items()}
+            state |= {f"stream/{name}": torch.from_numpy(value) for name, value in self.stream.state().items()}
         return state
 
     @torch.no_grad()
@@ -152,24 +164,31 @@ class Learner:
     ) -> tuple[torch.Tensor, torch.Tensor | None, Candidates]:
         """(similarity, bias, candidates) with the columns of the memory behind those of the batch."""
         rows = torch.from_numpy(batch.column_item_row)
-        hidden = None if batch.hidden is None else torch.from_numpy(batch.hidden)
+        hidden = batch.hidden
         if self.memory is not None:
             old_rows, old = self.memory.columns(batch.cached_rows)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
                 similarity = torch.cat([similarity, queries @ old[:, :-1].T], dim=1)
             bias = None if bias is None else torch.cat([bias, old[:, -1]])
             rows = torch.cat([rows, old_rows])
-            if hidden is not None:
-                hidden = functional.pad(hidden, (0, len(old_rows)))
+            hidden = self._hidden(batch, old_rows.numpy())
         candidates = Candidates(
             rows,
             torch.from_numpy(self._log_n(batch, rows.numpy())),
             None if batch.log_pi is None else torch.from_numpy(batch.log_pi),
             batch.draws + (0 if self.memory is None else self.memory.queued),
             self.negatives.in_batch,
-            hidden,
+            None if hidden is None else torch.from_numpy(hidden),
         )
         return similarity, bias, candidates
+
+    def _hidden(self, batch: Batch, old_rows: NDArray[np.int64]) -> NDArray[np.bool_] | None:
+        """(B, C) what the masks hide, the columns of the memory included; None where nothing is hidden."""
+        assert batch.asker is not None
+        own_row = batch.column_item_row[: len(batch.weight)]
+        of_batch = np.zeros((len(own_row), len(batch.columns)), bool) if batch.hidden is None else batch.hidden
+        hidden = np.concatenate([of_batch, self.maker.known_cells(batch.asker, own_row, old_rows)], axis=1)
+        return hidden if hidden.any() else None
 
     def _log_n(self, batch: Batch, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(C,) the expected counts of all columns, those of the memory and those that the stream tells included."""
@@ -189,10 +208,11 @@ class Learner:
         too high; before, where no uniform draw lifts the count of an item that the stream has not met above 0."""
         assert self.stream is not None and self.keys is not None and isinstance(self.negatives, MixedNegatives)
         chosen = self.keys[batch.column_item_row[:size]]
-        if self.negatives.drawn == 0:
+        is_lifted = self.negatives.drawn + self.negatives.cached > 0
+        if not is_lifted:
             self.stream.update(chosen)
         counts = self.stream.estimate(self.keys[rows])
-        if self.negatives.drawn > 0:
+        if is_lifted:
             self.stream.update(chosen)
         return counts * (size - 1 + queued) / size
 
@@ -213,6 +233,11 @@ def with_bias(items: EncodedItems) -> torch.Tensor:
     """(c, D + 1) the candidates' vectors with their bias, 0 without."""
     bias = torch.zeros(len(items.vector)) if items.bias is None else items.bias
     return torch.cat([items.vector, bias[:, None]], dim=1)
+
+
+def detached(items: EncodedItems) -> EncodedItems:
+    """The same numbers without the graph that made them, which would keep a step's leaves alive."""
+    return EncodedItems(items.embedding.detach(), items.vector.detach(), None if items.bias is None else items.bias.detach())
 
 
 def part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -240,7 +265,7 @@ def _memory(config: Config, corpus_size: int) -> VectorMemory | None:
 def _stream(settings: FrequencySettings, corpus_size: int, seed: int) -> StreamingFrequency | None:
     if settings.kind == "exact":
         return None
-    buckets = settings.buckets or _BUCKETS_PER_ITEM * corpus_size * settings.hashes
+    buckets = settings.buckets or _BUCKETS_PER_ITEM * corpus_size
     return StreamingFrequency(
         StreamingSettings(
             rate=settings.rate,

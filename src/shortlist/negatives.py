@@ -18,6 +18,7 @@ from shortlist.config import NegativeSettings
 from shortlist.frequency import ItemFrequency
 
 Rows = NDArray[np.integer]
+_ROUNDING = 1e-12  # shares add up to 1 but for this
 
 
 class Negatives(Protocol):
@@ -121,7 +122,7 @@ class MixedNegatives:
         q = self.frequency.q[item_row]
         indexed = self._indexed[item_row].astype(np.float64)
         with np.errstate(divide="ignore"):
-            log_missed = (batch_size - 1) * np.log1p(-q)
+            log_missed = (batch_size - 1) * np.log1p(-q) if batch_size > 1 else np.zeros(len(q))
             if self.replacement:
                 log_missed = log_missed + indexed * self.drawn * np.log1p(-1.0 / self.index_size)
             else:
@@ -130,7 +131,8 @@ class MixedNegatives:
 
     def log_weight(self) -> NDArray[np.float32]:
         """(M,) natural log of what each item counts in the softmax's sum: 0, or log(unchosen_weight) where nobody chose it."""
-        weight: NDArray[np.float64] = np.where(self.frequency.q > 0, 1.0, self.unchosen_weight)
+        chosen = self.frequency.chosen(np.arange(self.corpus_size))
+        weight: NDArray[np.float64] = np.where(chosen, 1.0, self.unchosen_weight)
         logs: NDArray[np.float32] = np.log(weight).astype(np.float32)
         return logs
 
@@ -177,7 +179,8 @@ class SampledNegatives:
     def sample(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The distinct item rows of one draw, rising; their number varies."""
         places = np.searchsorted(self._cumulative, rng.random(self.tries), side="right")
-        return np.unique(np.minimum(places, len(self.proposal) - 1)).astype(np.int64)
+        last = np.flatnonzero(self.proposal)[-1]  # rounding may leave the shares' sum a little below 1
+        return np.unique(np.minimum(places, last)).astype(np.int64)
 
     def log_n(self, item_row: Rows, batch_size: int, positives: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
         """(C,) log of the expected count after repetitions are dropped, which is pi."""
@@ -185,7 +188,8 @@ class SampledNegatives:
 
     def log_pi(self, item_row: Rows, batch_size: int) -> NDArray[np.float32]:
         """(C,) log(1 - (1 - p_j)^tries)."""
-        return _float32(np.log(-np.expm1(self.tries * np.log1p(-self.proposal[item_row]))))
+        with np.errstate(divide="ignore"):
+            return _float32(np.log(_inclusion(self.proposal[item_row], self.tries)))
 
     def log_weight(self) -> NDArray[np.float32]:
         """(M,) zeros: every item counts once."""
@@ -197,7 +201,7 @@ class SampledNegatives:
 
     def expected_accidental_hits(self, batch_size: int) -> float:
         """sum_j q_j pi_j."""
-        return float(np.sum(self.frequency.q * -np.expm1(self.tries * np.log1p(-self.proposal))))
+        return float(np.sum(self.frequency.q * _inclusion(self.proposal, self.tries)))
 
     @cached_property
     def _cumulative(self) -> NDArray[np.float64]:
@@ -285,14 +289,21 @@ def proposal_shares(frequency: ItemFrequency, name: str) -> NDArray[np.float64]:
 
 def expected_distinct(proposal: NDArray[np.float64], tries: int) -> float:
     """How many distinct items `tries` draws with replacement bring on average: sum_j 1 - (1 - p_j)^tries."""
+    return float(np.sum(_inclusion(proposal, tries)))
+
+
+def _inclusion(proposal: NDArray[np.float64], tries: int) -> NDArray[np.float64]:
+    """pi = 1 - (1 - p)^tries, in the shape of p; 1 where p is 1."""
     with np.errstate(divide="ignore"):
-        return float(np.sum(-np.expm1(tries * np.log1p(-proposal))))
+        pi: NDArray[np.float64] = -np.expm1(tries * np.log1p(-proposal))
+    return pi
 
 
 def tries_for(proposal: NDArray[np.float64], distinct: int) -> int:
-    """The fewest draws that bring at least `distinct` items on average; half the vocabulary where it has not so many."""
-    wanted = min(distinct, np.count_nonzero(proposal) / 2)
-    low, high = 1, 2
+    """The fewest draws, 1 or more, that bring `distinct` items on average, or half the vocabulary where that is less: to meet
+    nearly all of it would take draws without end."""
+    wanted = min(distinct, np.count_nonzero(proposal) / 2) * (1 - _ROUNDING)
+    low, high = 0, 1
     while expected_distinct(proposal, high) < wanted:
         low, high = high, 2 * high
     while high - low > 1:

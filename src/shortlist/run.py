@@ -25,10 +25,10 @@ import polars as pl
 import torch
 import xxhash
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 
 from shortlist import __version__
 from shortlist.catalogue import Catalogue, read_catalogue
+from shortlist.checkpoint import load_tensors, save_tensors
 from shortlist.config import Config, TrainSettings, dump_config, load_config
 from shortlist.dataset import Dataset, Examples, make_dataset, open_examples
 from shortlist.encode import Tables, full_corpus_loss
@@ -36,12 +36,14 @@ from shortlist.errors import BundleError, ConfigError
 from shortlist.features.arrays import flat_arrays
 from shortlist.features.encoder import TableEncoder, open_encoder
 from shortlist.log import EventLog
+from shortlist.mining import open_miner
 from shortlist.project import Project
 from shortlist.queries import QueryEncoder, open_query_encoder
 from shortlist.towers import TwoTower
 from shortlist.train import Trainer, TrainLog
 
 MODEL_FILE, FACTS_FILE, CONFIG_FILE, LOG_FILE = "model.safetensors", "run.json", "config.toml", "train.jsonl"
+CHECKPOINT, EXAMPLES = "checkpoint", "examples"
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,20 @@ def train_run(
     log_to    opens the training log, given the file to append to
     Raises    ConfigError if the folder holds a run of other settings or other data
     """
-    config = project.config
     dataset = dataset or make_dataset(project, train_log)
-    facts = {
+    facts = run_facts(project.config, dataset, train_log)
+    claim(folder, facts)
+    if not (folder / MODEL_FILE).exists():
+        write_inputs(folder, project.config, dataset, train_log)
+        with log_to(folder / LOG_FILE) as log:
+            weights = _train(folder, project.config, dataset, log)
+        finish(folder, facts, weights)
+    return open_run(folder)
+
+
+def run_facts(config: Config, dataset: Dataset, train_log: EventLog) -> dict[str, Any]:
+    """What a run says of itself before it is finished."""
+    return {
         "shortlist": __version__,
         "examples": len(dataset.train),
         "items": len(dataset.items),
@@ -84,15 +97,7 @@ def train_run(
         "first_time": train_log.facts.get("first_time"),
         "last_time": train_log.facts.get("last_time"),
         "fingerprint": _fingerprint(config, dataset),
-        "finished": False,
     }
-    _claim(folder, facts)
-    if not (folder / MODEL_FILE).exists():
-        _write_inputs(folder, config, dataset, train_log)
-        with log_to(folder / LOG_FILE) as log:
-            _train(folder, config, dataset, log)
-        (folder / FACTS_FILE).write_text(json.dumps({**facts, "finished": True}, indent=1), encoding="utf-8")
-    return open_run(folder)
 
 
 def open_run(folder: Path) -> Run:
@@ -104,7 +109,7 @@ def open_run(folder: Path) -> Run:
     item_encoder, query_encoder = open_encoder(folder, "item_features"), open_query_encoder(folder)
     items = read_catalogue(str(folder / "items.parquet"), facts["item_id"])
     users = read_catalogue(str(folder / "users.parquet"), facts["user_id"], what="users") if facts["user_id"] else None
-    weights = load_file(folder / MODEL_FILE)
+    weights = load_tensors(folder / MODEL_FILE)
     model = TwoTower(item_encoder, query_encoder, config.model)
     model.load_state_dict({name[6:]: value for name, value in weights.items() if name.startswith("model/")})
     tables = {name[6:]: value for name, value in weights.items() if name.startswith("table/")}
@@ -121,7 +126,7 @@ def split_validation(examples: Examples, settings: TrainSettings) -> tuple[Examp
     return examples.take(np.sort(kept)), examples.take(np.sort(held))
 
 
-def _claim(folder: Path, facts: dict[str, Any]) -> None:
+def claim(folder: Path, facts: dict[str, Any]) -> None:
     """Makes the folder this run's own, or finds that it is."""
     path = folder / FACTS_FILE
     if path.exists():
@@ -133,7 +138,8 @@ def _claim(folder: Path, facts: dict[str, Any]) -> None:
     path.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def _write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: EventLog) -> None:
+def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: EventLog) -> None:
+    """Writes all of a run but what training learns."""
     (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
     dataset.item_encoder.save(folder, "item_features")
     dataset.query_encoder.save(folder)
@@ -151,32 +157,37 @@ def last_choices(log: EventLog, last: int) -> pl.DataFrame:
     return known.group_by("user", maintain_order=True).agg(pl.col("item").tail(last).alias("history"))
 
 
-def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> None:
+def finish(folder: Path, facts: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
+    """Writes what was learned, which makes the run a finished one, and clears away what only training needed."""
+    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    save_tensors(folder / MODEL_FILE, weights)
+    for name in (CHECKPOINT, EXAMPLES):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dict[str, torch.Tensor]:
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    examples = folder / "examples"
+    examples = folder / EXAMPLES
     dataset.train.save(examples)
     dataset = replace(dataset, train=open_examples(examples))  # from here on they are read as they are needed
     fit, validation = split_validation(dataset.train, config.train)
-    checkpoint = folder / "checkpoint"
+    checkpoint = folder / CHECKPOINT
     checkpoint.mkdir(exist_ok=True)
-    trainer = Trainer(dataset, fit, config, folder=checkpoint)
+    mine = open_miner(config.negatives, dataset.items, dataset.users)
+    trainer = Trainer(dataset, fit, config, folder=checkpoint, mine=mine)
     log_weight = trainer.learner.negatives.log_weight()
 
     def validate(model: TwoTower, tables: Tables) -> float:
         return full_corpus_loss(model, tables, dataset, validation, log_weight)
 
     trainer.fit(validate if len(validation) else None, log)
-    partial = folder / f"{MODEL_FILE}.partial"
-    save_file({name: value.contiguous() for name, value in trainer.learner.weights().items()}, partial)
-    partial.rename(folder / MODEL_FILE)
-    shutil.rmtree(checkpoint)
-    shutil.rmtree(examples)
+    return trainer.learner.weights()
 
 
 def _fingerprint(config: Config, dataset: Dataset) -> str:
     """Changes with any setting that shapes the model, any example and any feature; not with where the files lie."""
-    shaping = (config.columns, config.item, config.query, config.model, config.negatives, config.train)
+    shaping = (config.columns, config.item, config.query, config.model, config.negatives, config.loss, config.frequency, config.train)
     digest = xxhash.xxh3_128(repr(shaping).encode())
     train = dataset.train
     arrays: list[NDArray[Any]] = [train.item_row, train.weight, train.time, train.queries.seed_row, train.queries.user_row]

@@ -6,7 +6,6 @@ All randomness of step t comes from (seed, t), so nothing but the learner's stat
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from numpy.typing import NDArray
 
 from shortlist.batches import Batch, Mine
+from shortlist.checkpoint import load_tensors, save_tensors, saved_metadata
 from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples
 from shortlist.diagnostics import step_facts, warnings_of
@@ -54,10 +53,17 @@ class Trainer:
     """Trains one learner. `fit` may be interrupted anywhere and called again on a new object."""
 
     def __init__(
-        self, dataset: Dataset, examples: Examples, config: Config, *, folder: Path | None = None, mine: Mine | None = None
+        self,
+        dataset: Dataset,
+        examples: Examples,
+        config: Config,
+        *,
+        folder: Path | None = None,
+        mine: Mine | None = None,
+        ever_chosen: NDArray[np.bool_] | None = None,
     ) -> None:
-        """`examples` are those of `dataset.train` to learn from; checkpoints go to `folder` (None = nowhere)."""
-        self.learner = Learner(dataset, examples, config, mine=mine)
+        """Checkpoints go to `folder` (None = nowhere); the rest is the learner's."""
+        self.learner = Learner(dataset, examples, config, mine=mine, ever_chosen=ever_chosen)
         self.maker = self.learner.maker
         self.settings, self.folder, self.progress = config.train, folder, Progress()
         self._best: dict[str, torch.Tensor] | None = None
@@ -114,7 +120,7 @@ class Trainer:
     def _keep_best(self) -> None:
         self._best = {name: value.clone() for name, value in self.learner.weights().items()}
         if self.folder is not None:
-            _save(self.folder / f"best-{self.progress.best_epoch}.safetensors", self._best, {})
+            save_tensors(self.folder / f"best-{self.progress.best_epoch}.safetensors", self._best)
             for old in self.folder.glob("best-*.safetensors"):
                 if old.name != f"best-{self.progress.best_epoch}.safetensors" and not self._checkpoint_needs(old):
                     old.unlink()
@@ -126,40 +132,23 @@ class Trainer:
     def _restore_best(self) -> None:
         if self._best is None:
             assert self.folder is not None
-            self._best = _load(self.folder / f"best-{self.progress.best_epoch}.safetensors")
+            self._best = load_tensors(self.folder / f"best-{self.progress.best_epoch}.safetensors")
         self.learner.load_weights(self._best)
 
     def _checkpoint(self) -> None:
         if self.folder is not None:
             progress = {"progress": json.dumps(asdict(self.progress))}
-            _save(self.folder / "checkpoint.safetensors", self.learner.state(), progress)
+            save_tensors(self.folder / "checkpoint.safetensors", self.learner.state(), progress)
 
     def _resume(self) -> bool:
         path = self.folder / "checkpoint.safetensors" if self.folder is not None else None
         progress = _saved_progress(path) if path is not None else None
         if path is None or progress is None:
             return False
-        self.learner.load_state(_load(path))
+        self.learner.load_state(load_tensors(path))
         self.progress = progress
         return True
 
 
-def _save(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """Writes beside `path`, flushes to the disk and renames: a kill leaves the old file or the new one."""
-    partial = path.with_suffix(".partial")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _load(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
-
-
 def _saved_progress(path: Path) -> Progress | None:
-    if not path.exists():
-        return None
-    with safe_open(path, framework="pt") as file:
-        return Progress(**json.loads(file.metadata()["progress"]))
+    return Progress(**json.loads(saved_metadata(path)["progress"])) if path.exists() else None

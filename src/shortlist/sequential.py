@@ -1,0 +1,102 @@
+"""Sequential training (Yi et al., RecSys'19, section 5.2): day by day from oldest to newest, tested on each day before it is
+learned from.
+
+A catch-up window of `train_days` first, then one day after the other: the model of yesterday answers today's queries, then
+learns from them. Weights, optimiser sums, the frequency stream and vocabularies (growth.py) are carried over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.backtest import LogTo
+from shortlist.checkpoint import load_tensors, save_tensors
+from shortlist.config import Config
+from shortlist.dataset import Dataset, Examples, assemble_dataset, make_dataset
+from shortlist.evaluate import evaluation_table, queries_to_test, rank_positives
+from shortlist.growth import carry_over, grown_encoder
+from shortlist.learned import LearnedRetriever
+from shortlist.project import Project
+from shortlist.protocols import Split, rolling_days, rolling_split
+from shortlist.run import CHECKPOINT, LOG_FILE, claim, finish, run_facts, write_inputs
+from shortlist.train import Trainer
+
+
+def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict[str, Any]:
+    """The evaluation table over the `shifts` days of the rolling protocol, every day ranked by the model of the day before.
+
+    folder   becomes a run like any other, of the model after the last day; days that were learned before an interruption
+             are not learned again
+    Raises   DataError where a day has no events, ConfigError if the folder holds another run
+    """
+    settings = project.config.evaluate
+    days = rolling_days(project.log, project.config)
+    first = rolling_split(project.log, days[0], settings.train_days, settings.test_days)
+    dataset = make_dataset(project, first.train_log)
+    facts = {**run_facts(project.config, dataset, first.train_log), "sequential_days": [day.isoformat() for day in days]}
+    claim(folder, facts)
+    trainer = Trainer(dataset, dataset.train, project.config)
+    _learn(trainer, folder, "catch-up", log_to)
+    ever = dataset.item_counts > 0
+    tested, ranked, split = [], [], first
+    for number, day in enumerate(days):
+        split = rolling_split(project.log, day, settings.train_days + number, settings.test_days)  # histories reach back to the start
+        examples, facts_of_day = queries_to_test(dataset, dataset.encode_split(split, project.config), settings, day.isoformat())
+        retriever = LearnedRetriever(trainer.learner.model, trainer.learner.tables.weights, dataset)
+        tested.append(facts_of_day)
+        ranked.append([rank_positives(retriever, examples, len(dataset.items), settings)])
+        dataset, today = grown_dataset(project, dataset, split)
+        following = Trainer(dataset, today, _of_day(project.config, number + 1), ever_chosen=ever)
+        carry_over(trainer.learner, following.learner)
+        trainer = following
+        _learn(trainer, folder, day.isoformat(), log_to)
+        ever = ever | (np.bincount(today.item_row, minlength=len(ever)) > 0)
+    write_inputs(folder, project.config, dataset, split.log)
+    finish(folder, {**facts, "examples": len(dataset.train), "last_time": split.log.facts.get("last_time")}, trainer.learner.weights())
+    return evaluation_table(tested, ranked, settings, len(project.items))
+
+
+def _learn(trainer: Trainer, folder: Path, day: str, log_to: LogTo) -> None:
+    """Fits one window, or takes up what an interrupted run had learned from it."""
+    path = folder / CHECKPOINT / f"{day}.safetensors"
+    if path.exists():
+        trainer.learner.load_state(load_tensors(path))
+        return
+    path.parent.mkdir(exist_ok=True)
+    with log_to(folder / LOG_FILE, f"learning from {day}") as log:
+        trainer.fit(None, log)
+    save_tensors(path, trainer.learner.state())
+
+
+def grown_dataset(project: Project, dataset: Dataset, split: Split) -> tuple[Dataset, Examples]:
+    """(the dataset of the split's whole window under grown vocabularies, its examples of the tested day)."""
+    chosen = _chosen(project, split)
+    item_encoder = grown_encoder(dataset.item_encoder, project.items.frame, seen=chosen, chosen=chosen)
+    context = grown_encoder(dataset.query_encoder.context, split.log.frame, seen=split.test)
+    user = dataset.query_encoder.user
+    if project.users is not None:
+        seen = np.zeros(len(project.users), bool)
+        rows = project.users.rows_of(split.log.frame["user"])
+        seen[rows[split.test & (rows >= 0)]] = True
+        user = grown_encoder(user, project.users.frame, seen=seen)
+    query_encoder = replace(dataset.query_encoder, context=context, user=user)
+    grown = assemble_dataset(project, split.log, item_encoder, query_encoder)
+    return grown, grown.train.take(np.flatnonzero(split.test))
+
+
+def _chosen(project: Project, split: Split) -> NDArray[np.bool_]:
+    chosen = np.zeros(len(project.items), bool)
+    chosen[project.items.rows_of(split.log.frame["item"])[split.test]] = True
+    return chosen
+
+
+def _of_day(config: Config, number: int) -> Config:
+    """The settings of the number-th day: one pass, and a seed of its own, so that no two days draw alike."""
+    train = msgspec.structs.replace(config.train, epochs=1, seed=config.train.seed + 1_000_003 * number)
+    return msgspec.structs.replace(config, train=train)
