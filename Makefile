@@ -18,13 +18,14 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)
 	$(BIN)/shortlist fetch movielens-1m --to demo/movielens-1m
 	$(BIN)/shortlist check demo/movielens-1m/shortlist.toml
-	$(BIN)/shortlist evaluate demo/movielens-1m/shortlist.toml --set evaluate.shifts=1 --out demo/evaluate
-	$(BIN)/shortlist publish demo/evaluate/last --to demo/store
-	$(BIN)/shortlist recommend demo/store --query '{"history": [260, 1196, 1210], "seed": 589}' -k 10 --show title
+	$(BIN)/shortlist evaluate demo/movielens-1m/shortlist.toml --set evaluate.shifts=1 --set train.epochs=4 --out demo/evaluation
+	$(BIN)/shortlist publish demo/evaluation/last --to demo/store
+	$(BIN)/shortlist recommend demo/store --exclude-seen --show genres --query '{"history": ["Alien (1979)", "Blade Runner (1982)"], "seed": "Terminator, The (1984)"}'
 	@echo
-	@echo "The history was three Star Wars films, the film being looked at Terminator 2. Next:"
-	@echo "  $(BIN)/shortlist recommend demo/store --query '{\"seed\": 1}' -k 10 --show title"
-	@echo "  $(BIN)/shortlist evaluate demo/movielens-1m/shortlist.toml --out demo/evaluate-all"
+	@echo "Ten films for somebody who rated Alien and Blade Runner and looks at The Terminator. Next:"
+	@echo "  $(BIN)/shortlist recommend demo/store --query '{\"user\": 5411}'"
+	@echo "  $(BIN)/shortlist evaluate demo/movielens-1m/shortlist.toml     # all seven days, about 15 minutes"
+	@echo "  $(BIN)/shortlist train demo/movielens-1m/shortlist.toml --out demo/run"
 	@echo "  $(BIN)/shortlist --help"
 
 test: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,19 @@ from shortlist.features.arrays import Ids
 from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, CategoryEncoder
 from shortlist.learner import Learner
 from shortlist.losses import accidental_hits, negative_shares
+from shortlist.negatives import MixedNegatives
 
 _COLLAPSED_COSINE = 0.8
 _LOW_RANK = 0.05  # of the dimension
 _MANY_HIDDEN = 0.2
 _MANY_UNKNOWN = 0.9
 _STREAM_ALONE = 0.95
+_STREAM_CURES = {
+    "in_batch": "raise negatives.index_batch_size",
+    "index": "raise negatives.batch_size, or lower negatives.index_batch_size",
+    "mined": "lower negatives.mined_per_query, or mine further down by negatives.mined_ranks",
+    "remembered": "lower negatives.queue_batches or negatives.cached",
+}
 
 
 @torch.no_grad()
@@ -25,28 +33,14 @@ def step_facts(learner: Learner, batch: Batch) -> dict[str, Any]:
     """What the last step looked like: hits, masks, shares of the gradient by stream, and the geometry of its item vectors."""
     scored = learner.scored
     assert scored is not None
-    size, columns = len(batch.weight), scored.similarity.shape[1]
-    hits = accidental_hits(scored.candidates.item_row, size)
-    shares = negative_shares(
-        learner.loss.design,
-        scored.similarity,
-        scored.candidates,
-        temperature=learner.model.temperature,
-        bias=scored.bias,
-        logq_weight=learner.loss.logq_weight,
-    ).mean(dim=0)  # (C,) what each column gets of a row's pull, the positives' own share left out
     vectors = scored.items.vector
     facts = {
         "temperature": float(learner.model.temperature),
-        "accidental_hits": float(hits.sum() / size - 1),
-        "accidental_hits_expected": learner.negatives.expected_accidental_hits(size),
-        "masked_share": float((hits if scored.candidates.hidden is None else hits | scored.candidates.hidden).sum() - size)
-        / (size * max(columns - 1, 1)),
-        "pull_in_batch": float(shares[:size].sum()),
-        "pull_index": float(shares[size : len(batch.columns)].sum()),
-        "pull_remembered": float(shares[len(batch.columns) :].sum()),
+        **_hidden_facts(learner, batch),
+        **_pulls(learner, batch),
         "item_mean_cosine": mean_cosine(vectors),
         "item_effective_rank": effective_rank(vectors),
+        "dim": vectors.shape[1],
         "item_norm_by_log_count": _norm_slope(learner, batch),
     }
     unknown = unknown_share(learner, batch)
@@ -61,7 +55,7 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
             f"item vectors point the same way (mean cosine {facts['item_mean_cosine']:.2f}): everybody gets one list; "
             "lower train.learning_rate, or raise model.temperature"
         )
-    if facts.get("item_effective_rank", 1e9) < max(2.0, _LOW_RANK * facts.get("dim", 0)):
+    if facts.get("item_effective_rank", 1e9) < lowest_rank(facts.get("dim", 0)):
         found.append(
             f"item vectors span {facts['item_effective_rank']:.1f} dimensions: lower train.learning_rate, or add features to the items"
         )
@@ -75,9 +69,9 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
             f"{facts['unknown_id_share']:.0%} of the candidates have an unknown id: check that events and items use the same ids, or "
             "give the items more features"
         )
-    for stream in ("in_batch", "index", "remembered"):
-        if facts.get(f"pull_{stream}", 0.0) > _STREAM_ALONE and facts.get("has_streams", 2) > 1:
-            found.append(f"{facts[f'pull_{stream}']:.0%} of the gradient comes from the {stream} negatives: the other streams idle")
+    for stream, cure in _STREAM_CURES.items():
+        if facts.get(f"pull_{stream}", 0.0) > _STREAM_ALONE and facts.get("streams", 0) > 1:
+            found.append(f"{facts[f'pull_{stream}']:.0%} of the gradient comes from the {stream} negatives, the others idle: {cure}")
     return found
 
 
@@ -97,6 +91,11 @@ def effective_rank(vectors: torch.Tensor) -> float:
     return float(torch.exp(-(share * torch.log(share.clamp_min(1e-12))).sum()))
 
 
+def lowest_rank(dim: int) -> float:
+    """The least effective rank that is no alarm for vectors of so many dimensions; 0 where `dim` is not known."""
+    return min(max(2.0, _LOW_RANK * dim), dim / 2)
+
+
 def unknown_share(learner: Learner, batch: Batch) -> float | None:
     """The share of columns whose id is unknown or hidden by dropout; None where items have no id feature."""
     encoder = learner.dataset.item_encoder
@@ -107,6 +106,52 @@ def unknown_share(learner: Learner, batch: Batch) -> float | None:
     assert isinstance(ids, Ids) and isinstance(vocabulary, CategoryEncoder)
     rows = batch.items.table_rows[name][ids.values[batch.columns]]
     return float(np.mean(rows < FIRST_UNKNOWN_ROW + vocabulary.vocabulary.unknown_buckets))
+
+
+def _hidden_facts(learner: Learner, batch: Batch) -> dict[str, float]:
+    """Accidental hits a row, found and expected, and the share of the negatives that hits and masks hide.
+
+    Mined columns are left out: each is meant for one row alone.
+    """
+    assert learner.scored is not None
+    candidates, size = learner.scored.candidates, len(batch.weight)
+    own = size if candidates.in_batch else 0  # each row meets its positive's own column, which is no hit
+    negative = torch.arange(len(candidates.item_row)) >= (0 if candidates.in_batch else size)
+    negative[len(batch.columns) - batch.mined.rows.size : len(batch.columns)] = False
+    hits = accidental_hits(candidates.item_row, size)
+    masked = hits if candidates.hidden is None else hits | candidates.hidden
+    negatives = learner.negatives
+    if isinstance(negatives, MixedNegatives):
+        cached = 0 if batch.cached_rows is None else len(batch.cached_rows)
+        negatives = replace(negatives, queued=len(candidates.item_row) - len(batch.columns) - cached)
+    return {
+        "accidental_hits": float(hits[:, negative].sum() - own) / size,
+        "accidental_hits_expected": negatives.expected_accidental_hits(size),
+        "masked_share": float(masked[:, negative].sum() - own) / max(size * int(negative.sum()) - own, 1),
+    }
+
+
+def _pulls(learner: Learner, batch: Batch) -> dict[str, float]:
+    """Each stream's share of what pulls on a row beside its positive, and how many streams there are."""
+    assert learner.scored is not None
+    scored, size, columns = learner.scored, len(batch.weight), len(batch.columns)
+    shares = negative_shares(
+        learner.loss.design,
+        scored.similarity,
+        scored.candidates,
+        temperature=learner.model.temperature,
+        bias=scored.bias,
+        logq_weight=learner.loss.logq_weight,
+    ).mean(dim=0)  # (C,)
+    index_end = columns - batch.mined.rows.size
+    streams = {
+        "in_batch": shares[:size] if scored.candidates.in_batch and size > 1 else shares[:0],
+        "index": shares[size:index_end],
+        "mined": shares[index_end:columns],
+        "remembered": shares[columns:],
+    }
+    pulls = {f"pull_{name}": float(part.sum()) for name, part in streams.items() if len(part)}
+    return {**pulls, "streams": len(pulls)}
 
 
 def _norm_slope(learner: Learner, batch: Batch) -> float:
