@@ -15,18 +15,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from record import run_record
 
 from shortlist.streaming import StreamingFrequency, StreamingSettings
 
@@ -231,9 +227,6 @@ def measured(seed: int) -> dict[str, Any]:
     drift_rng, count_rng, merge_rng = np.random.default_rng(seed).spawn(3)
     table = rows()
     drift = [drift_row(row, errors) for row, errors in zip(table, drift_errors(table, drift_rng), strict=True)]
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-    ).stdout.strip()
     return {
         "benchmark": "frequency",
         "rows": drift,
@@ -242,9 +235,7 @@ def measured(seed: int) -> dict[str, Any]:
         "merge": merge_check(merge_rng),
         "seconds": time.perf_counter() - started,
         "seed": seed,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__},
-        "commit": commit,
-        "date": datetime.now(UTC).date().isoformat(),
+        **run_record(),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,10 +33,18 @@ class World:
     store: Path
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["item bias", "no item bias"])
+MODELS: dict[str, dict[str, Any]] = {
+    "item bias": {},
+    "no item bias": {"item_bias": False},
+    "attention and cross layers": {"history_pooling": "attention", "cross_layers": 2, "cross_rank": 3},
+    "a table for an item tower": {"item_tower": "table", "history_pooling": "mean", "linear_path": False},
+}
+
+
+@pytest.fixture(scope="module", params=MODELS.values(), ids=list(MODELS))
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("bundle")
-    project = small_project(folder, {"model": {"embedding_dim": 8, "hidden": [19, 11], "item_bias": request.param}, "train": {"epochs": 2}})
+    project = small_project(folder, {"model": {"embedding_dim": 8, "hidden": [19, 11], **request.param}, "train": {"epochs": 2}})
     dataset = make_dataset(project, project.log)
     run = train_run(project, project.log, folder / "run", dataset=dataset, log_to=silent)
     publish_run(run, folder / "store")

@@ -1,17 +1,24 @@
-"""The loss against hand numbers, a slow oracle, its closed gradient, and the two property tests that wrong designs fail."""
+"""The losses against hand numbers, slow oracles and their closed gradients. Which of them are right: test_estimators.py.
+
+Long, because five designs share their oracle, and the default design has hand numbers of its own.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import typing
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shortlist.config import LossDesign
 from shortlist.errors import ShapeError
-from shortlist.losses import expected_count_loss, full_softmax_loss
+from shortlist.losses import Candidates, expected_count_loss, full_softmax_loss, negative_shares, sampled_softmax_loss
 
 Floats = NDArray[np.float64]
 
@@ -173,22 +180,6 @@ def test_counts_of_five_and_of_a_billionth_pass_unchanged() -> None:
     assert loss_of(torch.zeros(1, 2), temperature=1.0, log_n=log_n[:2], item_row=ITEMS[:2]).item() == pytest.approx(math.log(1.2), rel=1e-6)
 
 
-def test_the_gradient_equals_the_corrected_logq_form_of_khrylchenko() -> None:
-    # RecSys'25: sg(1 - P^) * (-s_y + logsumexp_j(s_j - log Q'_j)), P^ = e^s_y / (e^s_y + (1/n) sum_j e^(s_j - log Q'_j)),
-    # over n negatives that are not y; its counts are n Q'_j
-    generator = torch.Generator().manual_seed(3)
-    logits, negatives = torch.randn(1, 8, generator=generator, dtype=torch.float64), 7
-    log_q = torch.log_softmax(torch.randn(8, generator=generator, dtype=torch.float64), 0)
-    theirs = logits.clone().requires_grad_()
-    corrected = torch.logsumexp(theirs[0, 1:] - log_q[1:], 0)
-    positive = theirs[0, 0]
-    share = torch.sigmoid(positive - (corrected - math.log(negatives))).detach()
-    ((1 - share) * (corrected - positive)).backward()  # type: ignore[no-untyped-call]
-    assert theirs.grad is not None
-    ours = gradient(logits.float(), temperature=1.0, log_n=(log_q + math.log(negatives)).float(), item_row=torch.arange(8))
-    np.testing.assert_allclose(ours, theirs.grad.numpy(), atol=3e-7)
-
-
 # --- edges
 
 
@@ -247,141 +238,254 @@ def test_the_first_count_that_is_not_finite_is_named(value: float) -> None:
         loss_of(SIMILARITY, log_n=torch.tensor([0.0, value, value]))
 
 
-# --- which designs are right: SCIENCE section 3.3, in numpy
+# --- every design: autograd against the closed form, on random cases
+
+DESIGNS: tuple[LossDesign, ...] = typing.get_args(LossDesign)
 
 
 @dataclass(frozen=True)
-class Design:
-    """What one row's softmax is made of, for a corpus in which item j was drawn c_j times."""
+class Case:
+    """A batch; `items` are drawn from a corpus that may be smaller than the batch."""
 
-    name: str
-    masked: bool = True
+    similarity: torch.Tensor  # (B, C)
+    candidates: Candidates
+    temperature: float
+    weight: torch.Tensor  # (B,)
+    bias: torch.Tensor  # (C,)
+    logq_weight: float = 1.0
 
-    def terms(self, logits: Floats, n: Floats, draws: int) -> Floats:
-        """(M,) e^s_j over what a drawn item is divided by."""
-        by = {"expected_count": n, "paper_literal": n / draws, "uncorrected": np.ones_like(n)}[self.name]
-        terms: Floats = np.exp(logits) / by
-        return terms
+    def loss(self, design: LossDesign, similarity: torch.Tensor | None = None, *, hardest: int = 0) -> torch.Tensor:
+        return sampled_softmax_loss(
+            design,
+            self.similarity if similarity is None else similarity,
+            self.candidates,
+            temperature=self.temperature,
+            weight=self.weight,
+            bias=self.bias,
+            logq_weight=self.logq_weight,
+            hardest=hardest,
+        )
+
+    def gradient(self, design: LossDesign, *, hardest: int = 0) -> Floats:
+        leaf = self.similarity.clone().requires_grad_()
+        self.loss(design, leaf, hardest=hardest).backward()  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None
+        return leaf.grad.double().numpy()
 
 
-RIGHT = Design("expected_count")
-WRONG = [Design("uncorrected"), Design("paper_literal"), Design("expected_count", masked=False)]
-WRONG_NAMES = ["uncorrected", "paper_literal", "expected_count without mask"]
+def random_case(
+    seed: int, queries: int = 5, extra: int = 11, corpus: int = 7, dim: int = 3, dtype: torch.dtype = torch.float64, in_batch: bool = True
+) -> Case:
+    rng = np.random.default_rng(seed)
+    columns = queries + extra
+    vectors = [torch.from_numpy(rng.standard_normal((size, dim))).to(dtype) for size in (queries, columns)]
+    log_n, bias = (torch.from_numpy(rng.standard_normal(columns)).to(dtype) for _ in range(2))
+    log_pi = torch.from_numpy(np.log(rng.random(columns) * 0.98 + 0.01)).to(dtype)
+    hidden = torch.from_numpy(rng.random((queries, columns)) < 0.2)  # on the diagonal as well: it never hides a positive
+    items = torch.from_numpy(rng.integers(0, corpus, columns))
+    weight = torch.from_numpy(rng.random(queries) + 0.1).to(dtype)
+    candidates = Candidates(items, log_n, log_pi, draws=columns - 1, in_batch=in_batch, hidden=hidden)
+    temperature, logq_weight = rng.choice([0.3, 1.0, 2.0]), rng.choice([0.0, 0.3, 1.0])
+    return Case(vectors[0] @ vectors[1].T, candidates, float(temperature), weight, bias, float(logq_weight))
 
 
-def zipf(corpus: int) -> Floats:
-    q = 1.0 / np.arange(1, corpus + 1)
-    share: Floats = q / q.sum()
-    return share
+def slow_terms(design: LossDesign, case: Case, row: int) -> tuple[float, dict[int, float]]:
+    """(the positive's term, the term of each column that is a negative), item ids held in sets."""
+    known, items = case.candidates, case.candidates.item_row.tolist()
+    assert known.log_pi is not None and known.hidden is not None
+    correction = {
+        "expected_count": known.log_n,
+        "all_corrected": known.log_n,
+        "inclusion": known.log_pi,
+        "paper_literal": known.log_n - math.log(max(known.draws, 1)),
+        "uncorrected": torch.zeros(len(items)),
+    }[design].double()
+    divisor = [math.exp(case.logq_weight * value) for value in correction.tolist()]
+    term = [math.exp(value) for value in (case.similarity[row].double() / case.temperature + case.bias.double()).tolist()]
+    own = term[row] / (divisor[row] if design in ("all_corrected", "inclusion") else 1.0)
+    others, met = {}, set()
+    for column in range(0 if known.in_batch else len(case.weight), len(items)):
+        copy = items[column] in met
+        met.add(items[column])  # hidden or not: an item whose first column is hidden does not come back by its second
+        if column == row or bool(known.hidden[row, column]):
+            continue
+        if design != "all_corrected" and items[column] == items[row]:
+            continue
+        if design == "inclusion" and copy:
+            continue
+        others[column] = term[column] / divisor[column]
+    return own, others
 
 
-def draws_of(rng: np.random.Generator, q: Floats, batch: int, uniform: int, rounds: int) -> NDArray[np.int64]:
-    counts: NDArray[np.int64] = rng.multinomial(batch - 1, q, size=rounds) + rng.multinomial(
-        uniform, np.full(len(q), 1 / len(q)), size=rounds
+def closed_gradient(design: LossDesign, case: Case) -> Floats:
+    """(B, C) weight share / T times: each term's share of the row, less one at the positive."""
+    found = np.zeros(case.similarity.shape)
+    for row in range(len(found)):
+        own, others = slow_terms(design, case, row)
+        total = own + sum(others.values())
+        for column, term in others.items():
+            found[row, column] = term / total
+        found[row, row] = own / total - 1
+    weight = case.weight.double().numpy()
+    scaled: Floats = found * (weight / weight.sum())[:, None] / case.temperature
+    return scaled
+
+
+def oracle_loss(design: LossDesign, case: Case) -> float:
+    terms = [slow_terms(design, case, row) for row in range(len(case.weight))]
+    losses = [math.log(1 + sum(others.values()) / own) for own, others in terms]
+    return float(np.average(losses, weights=case.weight.double().numpy()))
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32),
+    queries=st.sampled_from([1, 2, 3, 5, 7]),
+    extra=st.sampled_from([0, 1, 3, 11, 13]),
+    corpus=st.sampled_from([1, 2, 5, 17, 1009]),
+    dim=st.sampled_from([1, 2, 3]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    in_batch=st.booleans(),
+)
+def test_loss_and_gradient_are_the_closed_form_of_every_design(
+    design: LossDesign, seed: int, queries: int, extra: int, corpus: int, dim: int, dtype: torch.dtype, in_batch: bool
+) -> None:
+    case = random_case(seed, queries, extra, corpus, dim, dtype, in_batch)
+    # log N of paper_literal is rounded to float32, whatever the rest is
+    close = 1e-9 if dtype == torch.float64 and design != "paper_literal" else 2e-5
+    assert case.loss(design).dtype == dtype
+    assert case.loss(design).item() == pytest.approx(oracle_loss(design, case), rel=close, abs=close)
+    np.testing.assert_allclose(case.gradient(design), closed_gradient(design, case), rtol=close, atol=close)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32), queries=st.sampled_from([1, 2, 5]), extra=st.sampled_from([1, 3, 7]), corpus=st.sampled_from([2, 5, 17]))
+def test_the_gradient_of_the_default_is_that_of_the_corrected_logq_loss(seed: int, queries: int, extra: int, corpus: int) -> None:
+    # Khrylchenko et al., RecSys'25: sg(1 - P^) * (-s_y + logsumexp_j(s_j - log Q'_j)), over k negatives that are not y,
+    # P^ = e^s_y / (e^s_y + (1/k) sum_j e^(s_j - log Q'_j)). Its counts k Q'_j are our n_j
+    case = replace(random_case(seed, queries, extra, corpus), logq_weight=1.0)
+    case = replace(case, candidates=replace(case.candidates, hidden=None))
+    theirs = case.similarity.clone().requires_grad_()
+    logits, items, rows = theirs / case.temperature + case.bias, case.candidates.item_row, []
+    for row in range(queries):
+        negative = items != items[row]
+        count = math.log(max(int(negative.sum()), 1))
+        corrected = torch.logsumexp(logits[row, negative] - (case.candidates.log_n[negative] - count), 0)
+        positive = logits[row, row]
+        share = torch.sigmoid(positive - (corrected - count)).detach()
+        rows.append((1 - share) * (corrected - positive) if bool(negative.any()) else 0.0 * positive)
+    ((torch.stack(rows) * case.weight).sum() / case.weight.sum()).backward()  # type: ignore[no-untyped-call]
+    assert theirs.grad is not None
+    np.testing.assert_allclose(case.gradient("expected_count"), theirs.grad.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_when_every_item_of_the_batch_is_the_same_only_the_design_that_keeps_copies_has_a_loss(design: LossDesign) -> None:
+    # B = 3, all logits 0, n = 2: all_corrected has the positive at 1/2 and two copies at 1/2 each: -log(1/3)
+    candidates = Candidates(torch.full((3,), 4), torch.full((3,), math.log(2.0)), torch.full((3,), -0.1), draws=2)
+    loss = sampled_softmax_loss(design, torch.zeros(3, 3), candidates, temperature=1.0)
+    assert loss.item() == pytest.approx(math.log(3) if design == "all_corrected" else 0.0, abs=1e-6)
+
+
+# --- inclusion
+
+
+def test_an_item_drawn_again_counts_once_by_hand() -> None:
+    # row 0's positive is item 7; item 8 stands in columns 1 and 3, item 9 in column 2; logits 0; pi = .5, .25, .2 of items 7, 8, 9
+    # loss_0 = log(1/.5 + 1/.25 + 1/.2) - log(1/.5) = log(11/2); row 1 (item 8): log(2 + 4 + 5) - log 4 = log(11/4)
+    pi = torch.tensor([0.5, 0.25, 0.2, 0.25])
+    candidates = Candidates(torch.tensor([7, 8, 9, 8]), torch.zeros(4), torch.log(pi))
+    loss = sampled_softmax_loss("inclusion", torch.zeros(2, 4), candidates, temperature=1.0)
+    assert loss.item() == pytest.approx((math.log(11 / 2) + math.log(11 / 4)) / 2, rel=1e-6)
+    # without in-batch negatives the copy in column 3 is the first: row 0 log(2 + 5 + 4) - log 2 as before, row 1 log(4 + 5) - log 4
+    apart = sampled_softmax_loss("inclusion", torch.zeros(2, 4), replace(candidates, in_batch=False), temperature=1.0)
+    assert apart.item() == pytest.approx((math.log(11 / 2) + math.log(9 / 4)) / 2, rel=1e-6)
+
+
+def test_inclusion_without_its_probabilities_is_refused() -> None:
+    with pytest.raises(ValueError, match="the inclusion design needs log_pi: got none"):
+        sampled_softmax_loss("inclusion", SIMILARITY, Candidates(ITEMS, LOG_N), temperature=1.0)
+
+
+# --- hardest, hidden, the dial, shares
+
+
+def test_the_hardest_negative_is_chosen_after_the_correction() -> None:
+    # of the hand numbers' row 1, column 2 has the higher logit (.6 > .2) and column 0 the higher corrected one (.610701 > .455530)
+    # so row 0: log(2.718282 + 2.983649) - 1 = .740806; row 1: log(2.225541 + .610701) - .8 = .242480
+    hardest = sampled_softmax_loss("expected_count", SIMILARITY, Candidates(ITEMS, LOG_N), temperature=0.5, hardest=1)
+    assert hardest.item() == pytest.approx((0.740806 + 0.242480) / 2, abs=2e-6)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_only_the_hardest_negatives_have_a_gradient(design: LossDesign) -> None:
+    case = random_case(4)
+    kept = case.gradient(design, hardest=3)
+    for row in range(5):
+        own, others = slow_terms(design, case, row)
+        hardest = sorted(others, key=lambda column: -others[column])[:3]
+        assert set(np.flatnonzero(kept[row])) == {row, *hardest}
+        share = own / (own + sum(others[column] for column in hardest))
+        weight = (case.weight[row] / case.weight.sum()).item()
+        assert kept[row, row] == pytest.approx((share - 1) * weight / case.temperature, rel=1e-6)
+    for everything in (16, 99):
+        np.testing.assert_array_equal(case.gradient(design, hardest=everything), case.gradient(design))
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_a_hidden_cell_has_no_gradient_and_a_positive_is_never_hidden(design: LossDesign) -> None:
+    case = random_case(6, queries=5, extra=7, corpus=1009)  # distinct items
+    hidden = torch.zeros(5, 12, dtype=torch.bool)
+    hidden[0, 3] = hidden[2, 10] = True
+    found = replace(case, candidates=replace(case.candidates, hidden=hidden)).gradient(design)
+    assert found[0, 3] == found[2, 10] == 0.0
+    assert np.count_nonzero(found) == 5 * 12 - 2
+    with_diagonal = hidden | torch.eye(5, 12, dtype=torch.bool)
+    same = replace(case, candidates=replace(case.candidates, hidden=with_diagonal)).gradient(design)
+    np.testing.assert_array_equal(same, found)
+    nothing = replace(case, candidates=replace(case.candidates, hidden=torch.ones(5, 12, dtype=torch.bool)))
+    assert nothing.loss(design).item() == pytest.approx(0.0, abs=1e-12)  # only the positive is left
+
+
+def test_at_weight_zero_nothing_is_corrected() -> None:
+    case = replace(random_case(7), logq_weight=0.0)
+    uncorrected = case.loss("uncorrected").item()
+    assert case.loss("expected_count").item() == case.loss("paper_literal").item() == uncorrected
+    # all_corrected is then the plain in-batch softmax, copies kept
+    plain = replace(case, candidates=replace(case.candidates, hidden=None), weight=torch.ones(5, dtype=torch.float64))
+    logits = plain.similarity / plain.temperature + plain.bias
+    expected = torch.nn.functional.cross_entropy(logits, torch.arange(5))
+    assert plain.loss("all_corrected").item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_at_weight_one_half_the_gap_between_counts_is_the_root_of_their_ratio() -> None:
+    # two negatives of equal logit with counts 9 and 1: shares 1/3 : 1
+    candidates = Candidates(torch.tensor([1, 2, 3]), torch.log(torch.tensor([1.0, 9.0, 1.0])), torch.log(torch.tensor([1.0, 0.9, 0.1])), 2)
+    for design, ratio in (
+        ("expected_count", 3.0),
+        ("all_corrected", 3.0),
+        ("paper_literal", 3.0),
+        ("inclusion", 3.0),
+        ("uncorrected", 1.0),
+    ):
+        shares = negative_shares(design, torch.zeros(1, 3), candidates, temperature=1.0, logq_weight=0.5)  # type: ignore[arg-type]
+        assert (shares[0, 2] / shares[0, 1]).item() == pytest.approx(ratio, rel=1e-6)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_the_shares_of_the_negatives_add_up_to_one_and_are_those_of_the_gradient(design: LossDesign, in_batch: bool) -> None:
+    case = random_case(11, queries=5, extra=7, corpus=7, in_batch=in_batch)
+    shares = negative_shares(
+        design, case.similarity, case.candidates, temperature=case.temperature, bias=case.bias, logq_weight=case.logq_weight
     )
-    return counts
+    found = np.where(np.eye(5, 12, dtype=bool), 0.0, case.gradient(design))
+    np.testing.assert_allclose(shares.numpy(), found / found.sum(axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(shares.sum(dim=1).numpy(), 1.0, atol=1e-6)
 
 
-def denominators(design: Design, logits: Floats, drawn: Floats) -> Floats:
-    """(rounds, M) of the softmax of each draw, were item y the positive; `drawn` holds the terms c_j e^s_j / by_j."""
-    others = drawn.sum(axis=1, keepdims=True) - (drawn if design.masked else 0.0)
-    z: Floats = np.exp(logits) + others
-    return z
-
-
-def mean_gradient(design: Design, rounds: int) -> tuple[float, float]:
-    """(T2: norm of the mean gradient at the true optimum, its standard error) at M = 300, B = B' = 256.
-
-    The positive is averaged over exactly, y ~ P, instead of being drawn: sum_y P_y dL_y/ds_j = a_j (sum_y P_y / Z_y -
-    P_j / Z_j [masked]) + P_j (e^s_j / Z_j - 1) with a_j = c_j e^s_j / n_j. So far fewer draws have the same noise.
-    """
-    corpus, batch = 300, 256
-    rng = np.random.default_rng(3)
-    q = zipf(corpus)
-    p = q * np.exp(1.2 * rng.standard_normal(corpus))
-    p /= p.sum()
-    logits, n = np.log(p), (batch - 1) * q + batch / corpus
-    drawn = draws_of(rng, q, batch, batch, rounds) * design.terms(logits, n, 2 * batch - 1)
-    z = denominators(design, logits, drawn)
-    pull = (p / z).sum(axis=1, keepdims=True) - (p / z if design.masked else 0.0)
-    rows = drawn * pull + p * (np.exp(logits) / z - 1.0)
-    return float(np.linalg.norm(rows.mean(axis=0))), float(np.sqrt(rows.var(axis=0).sum() / rounds))
-
-
-GROUPS = {"head": [0, 1, 2], "tail": [199, 259, 319, 379, 439, 499]}  # ranks 1, 2, 3 and 200, 260, ..., counted from 0
-MASS_OFF_THE_POSITIVE = {("head", 2): 0.868, ("head", 6): 0.115, ("tail", 2): 0.991, ("tail", 6): 0.725}  # full softmax
-
-
-def mass_off_the_positive(design: Design | None, rounds: int = 4000) -> dict[tuple[str, int], tuple[float, float]]:
-    """(T1: mean softmax mass not on y, its standard error) at M = 500, B = B' = 128, by group of y and lift of s_y.
-
-    None is the full softmax.
-    """
-    corpus, batch = 500, 128
-    rng = np.random.default_rng(1)
-    q = zipf(corpus)
-    plain = rng.standard_normal(corpus) + 0.5 * np.log(q * corpus)
-    counts = draws_of(rng, q, batch, batch, rounds)
-    n = (batch - 1) * q + batch / corpus
-    found = {}
-    for group, lift in MASS_OFF_THE_POSITIVE:
-        masses = []
-        for y in GROUPS[group]:
-            logits = plain.copy()
-            logits[y] += lift
-            if design is None:
-                masses.append(1 - np.exp(logits[y]) / np.exp(logits).sum(keepdims=True))
-                continue
-            drawn = counts * design.terms(logits, n, 2 * batch - 1)
-            others = drawn.sum(axis=1) - drawn[:, y]  # a copy of y among the draws is mass on y
-            masses.append(others / (np.exp(logits[y]) + others + (0.0 if design.masked else drawn[:, y])))
-        mean = np.mean(masses, axis=0)  # the draws are the same for all y of a group
-        found[group, lift] = (float(mean.mean()), float(mean.std() / math.sqrt(len(mean))))
-    return found
-
-
-def test_the_designs_below_are_the_loss_itself() -> None:
-    # one draw, item by item as columns: the numpy form and the loss's own gradient agree
-    rng = np.random.default_rng(8)
-    corpus, batch, uniform, y = 13, 7, 5, 0
-    q = zipf(corpus)
-    logits, n = rng.standard_normal(corpus), (batch - 1) * q + uniform / corpus
-    counts = draws_of(rng, q, batch, uniform, 1)[0]
-    assert counts[y] > 0  # the mask is at work
-    columns = np.concatenate([[y], np.repeat(np.arange(corpus), counts)])
-    leaf = torch.from_numpy(logits[columns])[None].float().requires_grad_()
-    log_n = torch.from_numpy(np.log(n[columns])).float()
-    expected_count_loss(leaf, temperature=1.0, log_n=log_n, item_row=torch.from_numpy(columns)).backward()  # type: ignore[no-untyped-call]
-    assert leaf.grad is not None
-    drawn = counts * RIGHT.terms(logits, n, batch - 1 + uniform)
-    z = denominators(RIGHT, logits, drawn[None])[0, y]
-    assert leaf.grad[0, 0].item() == pytest.approx(np.exp(logits[y]) / z - 1, abs=1e-6)
-    by_item = np.bincount(columns[1:], leaf.grad[0, 1:].numpy(), minlength=corpus)
-    np.testing.assert_allclose(by_item, np.where(np.arange(corpus) == y, 0, drawn / z), atol=1e-6)
-
-
-def test_away_from_the_optimum_the_mass_off_the_positive_is_that_of_the_full_softmax() -> None:
-    full, sampled = mass_off_the_positive(None, 1), mass_off_the_positive(RIGHT)
-    for case, right in MASS_OFF_THE_POSITIVE.items():
-        assert full[case][0] == pytest.approx(right, abs=6e-4)
-        assert sampled[case][1] < 0.0015  # the noise floor
-        assert sampled[case][0] == pytest.approx(full[case][0], abs=0.005)
-
-
-@pytest.mark.parametrize("design", WRONG, ids=WRONG_NAMES)
-def test_wrong_designs_miss_the_mass_off_the_positive(design: Design) -> None:
-    full, sampled = mass_off_the_positive(None, 1), mass_off_the_positive(design)
-    assert max(abs(sampled[case][0] - full[case][0]) for case in full) > 0.01  # twice what the right one is held to
-
-
-def test_at_the_true_optimum_the_mean_gradient_vanishes() -> None:
-    norm, noise = mean_gradient(RIGHT, 10_000)
-    assert noise < 0.004
-    assert norm < 0.01
-
-
-@pytest.mark.parametrize("design", WRONG, ids=WRONG_NAMES)
-def test_wrong_designs_pull_away_from_the_true_optimum(design: Design) -> None:
-    norm, noise = mean_gradient(design, 2_000)
-    assert noise < 0.01
-    assert norm > 0.05
+def test_a_row_without_any_negative_has_shares_of_zero() -> None:
+    candidates = Candidates(torch.tensor([4, 4, 5]), torch.zeros(3), hidden=torch.tensor([[False, False, True], [False, False, False]]))
+    shares = negative_shares("expected_count", torch.zeros(2, 3), candidates, temperature=1.0)
+    assert shares.tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]

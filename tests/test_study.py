@@ -50,5 +50,5 @@ def test_the_interval_over_seeds_is_students_by_hand() -> None:
 
 
 def test_an_unknown_study_is_refused(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="designs, cold"):
+    with pytest.raises(ConfigError, match="designs, cold, towers"):
         run_study("nonsense", project, tmp_path, seeds=1, log_to=silent)

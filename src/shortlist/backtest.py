@@ -6,7 +6,7 @@ Each split has a folder with its run, which can be published and is resumed or r
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,26 @@ from shortlist.run import Run, train_run
 from shortlist.train import TrainLog
 
 LogTo = Callable[[Path, str], AbstractContextManager[TrainLog]]
+Stage = Callable[[str], AbstractContextManager[None]]  # shows that a stage of work is under way
 LAST = "last"
 
 
-def backtest(project: Project, folder: Path, *, log_to: LogTo) -> dict[str, Any]:
+def quietly(what: str) -> AbstractContextManager[None]:
+    """A stage that nobody is told of."""
+    return nullcontext()
+
+
+def backtest(project: Project, folder: Path, *, log_to: LogTo, stage: Stage = quietly) -> dict[str, Any]:
     """The evaluation table (evaluate.evaluation_table) of the two-tower model and the baselines over all splits.
 
     folder   gets one run a split, named after it, and a link `last` to the newest
     log_to   opens a training log, given its file and a title for people
+    stage    shows the other work to people
     """
     tested, ranked = [], []
     for split in splits(project.log, project.config):
         run_folder = folder / split.name.replace("%", "").replace(" ", "-")
-        split_tested, split_ranked = _test_split(project, split, run_folder, log_to)
+        split_tested, split_ranked = _test_split(project, split, run_folder, log_to, stage)
         tested.append(split_tested)
         ranked.append(split_ranked)
         _link(folder / LAST, run_folder)
@@ -52,14 +59,16 @@ def train_latest(project: Project, folder: Path, *, log_to: LogTo) -> Run:
     return train_run(project, latest_window(project.log, project.config), folder, log_to=lambda path: log_to(path, "training"))
 
 
-def _test_split(project: Project, split: Split, folder: Path, log_to: LogTo) -> tuple[Tested, list[Ranked]]:
+def _test_split(project: Project, split: Split, folder: Path, log_to: LogTo, stage: Stage) -> tuple[Tested, list[Ranked]]:
     settings = project.config.evaluate
     train_log = split.train_log
-    dataset = make_dataset(project, train_log)
+    with stage(f"preparing {split.name}"):
+        dataset = make_dataset(project, train_log)
     examples, tested = queries_to_test(dataset, dataset.encode_split(split, project.config), settings, split.name)
     run = train_run(project, train_log, folder, dataset=dataset, log_to=lambda path: log_to(path, f"training for {split.name}"))
-    retrievers = [LearnedRetriever(run.model, run.tables, dataset), *baselines(dataset, project.config)]
-    return tested, [rank_positives(retriever, examples, len(dataset.items), settings) for retriever in retrievers]
+    with stage(f"ranking {len(examples):,} queries of {split.name}"):
+        retrievers = [LearnedRetriever(run.model, run.tables, dataset), *baselines(dataset, project.config)]
+        return tested, [rank_positives(retriever, examples, len(dataset.items), settings) for retriever in retrievers]
 
 
 def _link(link: Path, target: Path) -> None:

@@ -155,7 +155,8 @@ class BatchMaker:
         """(B, C) what the mask "known" hides, if it is asked for; a row's own item is the loss design's affair."""
         if "known" not in self.masks:
             return np.zeros((len(asker), len(column_rows)), bool)
-        return self._known.cells(asker, column_rows) & (own_row[:, None] != column_rows[None, :])
+        known: NDArray[np.bool_] = self._known.cells(asker, column_rows) & (own_row[:, None] != column_rows[None, :])
+        return known
 
     def _cached_draws(self, rng: np.random.Generator | None) -> NDArray[np.int64] | None:
         if rng is None or not isinstance(self.negatives, MixedNegatives) or not self.negatives.cached:

@@ -77,7 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
         "named variants side by side, with seeds and intervals",
         "shortlist study designs movielens/shortlist.toml --seeds 5 --set train.epochs=3",
     )
-    study.add_argument("study", choices=["designs", "cold"], help="designs: loss designs and samplers; cold: what keeps new items alive")
+    study.add_argument(
+        "study", choices=["designs", "cold", "towers"], help="loss designs and samplers; what keeps new items alive; tower options"
+    )
     _config_options(study)
     study.add_argument("--seeds", type=_positive, default=5, help="trainings per variant (default: 5)")
     study.add_argument("--out", type=Path, metavar="FOLDER", help="where trials are kept (default: `study` beside CONFIG)")
@@ -181,7 +183,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from shortlist.tables_for_people import print_evaluation
 
     project = _open_project(options)
-    table = backtest(project, options.out or options.config.parent / "evaluation", log_to=_log_to)
+    table = backtest(project, options.out or options.config.parent / "evaluation", log_to=_log_to, stage=_stage)
     _print_json(table) if options.json else print_evaluation(table)
 
 
@@ -244,6 +246,12 @@ def _log_to(path: Path, title: str) -> Any:
     from shortlist.progress import TrainingProgress, stderr_console
 
     return TrainingProgress(path, title, stderr_console())
+
+
+def _stage(what: str) -> Any:
+    from shortlist.progress import stderr_console, working
+
+    return working(stderr_console(), what)
 
 
 def _print_json(value: Any) -> None:

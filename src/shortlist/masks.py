@@ -26,7 +26,7 @@ class KnownItems:
 
     def cells(self, asker: NDArray[np.int64], column_item_row: NDArray[np.int64]) -> Cells:
         """(B, C) where the column's item is one that the row's asker chose at any time of the window."""
-        if not len(self.askers):
+        if not len(self.askers) or not len(column_item_row):
             return np.zeros((len(asker), len(column_item_row)), bool)
         distinct, column = np.unique(column_item_row, return_inverse=True)
         place = np.searchsorted(self.askers, asker)

@@ -66,7 +66,20 @@ COLD: dict[str, dict[str, dict[str, Any]]] = {
     "weight 1, logq_weight .5": {"negatives": {"unchosen_weight": 1.0}, "loss": {"logq_weight": 0.5}},
     "weight .01, no item bias": {"model": {"item_bias": False}},
 }
-STUDIES = {"designs": DESIGNS, "cold": COLD}
+PAPER_TOWERS: dict[str, dict[str, Any]] = {  # Yang et al., section 4.2: an MLP on each side, a bag of the history, no bias
+    "model": {"linear_path": False, "item_bias": False, "history_pooling": "mean", "id_dropout": 0.0}
+}
+TOWERS: dict[str, dict[str, dict[str, Any]]] = {
+    "the paper's towers": PAPER_TOWERS,
+    "default": {},
+    "no linear path": {"model": {"linear_path": False}},
+    "no item bias": {"model": {"item_bias": False}},
+    "no id dropout": {"model": {"id_dropout": 0.0}},
+    "history by mean": {"model": {"history_pooling": "mean"}},
+    "history by attention": {"model": {"history_pooling": "attention"}},
+    "two cross layers": {"model": {"cross_layers": 2}},
+}
+STUDIES = {"designs": DESIGNS, "cold": COLD, "towers": TOWERS}
 
 
 @dataclass(frozen=True)

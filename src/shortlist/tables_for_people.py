@@ -42,6 +42,9 @@ def print_proposed(project: Project, console: Console) -> None:
     for side, table in (("item", project.config.item), ("query", project.config.query)):
         named = ", ".join(f"{name} ({kind if isinstance(kind, str) else kind.kind})" for name, kind in table.features.items())
         console.print(f"proposed {side} features: {named}", highlight=False)
+    context = [name for name in project.config.query.features if name.startswith("events.")]
+    if context:
+        console.print(f"keep {', '.join(context)} under [query.features] only if it is known when the query is asked", highlight=False)
 
 
 def print_evaluation(table: dict[str, Any]) -> None:
