@@ -222,8 +222,8 @@ def dial_rows(weight: float) -> list[Row]:
     """The designs with logq_weight; no reference."""
     none = (math.nan,) * 4
     return [
-        Row("expected_count", _ones, lambda k: k.c / k.n**weight, True, none, ()),
-        Row("  positive by n^(1-w)", lambda k: k.n ** (1 - weight), lambda k: k.c / k.n**weight, True, none, ()),
+        Row("expected_count", lambda k: k.n ** (1 - weight), lambda k: k.c / k.n**weight, True, none, ()),
+        Row("  its positive at weight 1", _ones, lambda k: k.c / k.n**weight, True, none, ()),
         Row("all_corrected", lambda k: k.n**-weight, lambda k: k.c / k.n**weight, False, none, ()),
     ]
 

@@ -313,8 +313,8 @@ def test_the_dial_settles_where_it_says_under_the_designs_that_correct_the_posit
 
 
 @pytest.mark.parametrize(("weight", "miss"), [(0.0, 0.19), (0.5, 0.14)])
-def test_the_dial_of_the_default_misses_its_mark_where_one_item_is_a_likely_choice(weight: float, miss: float) -> None:
-    # its positive stands at weight 1 beside negatives of n^(1 - weight): docs/estimators.md says so. n_y^(1 - weight) would be right
+def test_the_dial_of_the_default_needs_the_positive_at_n_y_to_the_rest_of_the_weight(weight: float, miss: float) -> None:
+    # with the positive at weight 1 beside negatives of n^(1 - weight) it misses its mark where one item is a likely choice
     p, draws = world = world_of_t2()
     mark = np.log(p) - (1 - weight) * np.log(draws.n)
     assert mean_gradient(Design(alone, lambda d: d.c * d.n**-weight), world, mark) > miss

@@ -303,6 +303,8 @@ def slow_terms(design: LossDesign, case: Case, row: int) -> tuple[float, dict[in
     divisor = [math.exp(case.logq_weight * value) for value in correction.tolist()]
     term = [math.exp(value) for value in (case.similarity[row].double() / case.temperature + case.bias.double()).tolist()]
     own = term[row] / (divisor[row] if design in ("all_corrected", "inclusion") else 1.0)
+    if design == "expected_count":  # the dial aims at log P - (1 - weight) log n
+        own *= math.exp((1 - case.logq_weight) * float(known.log_n[row]))
     others, met = {}, set()
     for column in range(0 if known.in_batch else len(case.weight), len(items)):
         copy = items[column] in met
@@ -450,8 +452,12 @@ def test_a_hidden_cell_has_no_gradient_and_a_positive_is_never_hidden(design: Lo
 
 def test_at_weight_zero_nothing_is_corrected() -> None:
     case = replace(random_case(7), logq_weight=0.0)
-    uncorrected = case.loss("uncorrected").item()
-    assert case.loss("expected_count").item() == case.loss("paper_literal").item() == uncorrected
+    assert case.loss("paper_literal").item() == case.loss("uncorrected").item()
+    # expected_count is then the uncorrected loss of a positive that weighs n_y
+    shifted = replace(case, similarity=case.similarity.clone())
+    rows = torch.arange(5)
+    shifted.similarity[rows, rows] += (case.candidates.log_n[:5] * case.temperature).to(case.similarity.dtype)
+    assert case.loss("expected_count").item() == pytest.approx(shifted.loss("uncorrected").item(), rel=1e-6)
     # all_corrected is then the plain in-batch softmax, copies kept
     plain = replace(case, candidates=replace(case.candidates, hidden=None), weight=torch.ones(5, dtype=torch.float64))
     logits = plain.similarity / plain.temperature + plain.bias

@@ -95,17 +95,22 @@ def test_known_cells_equal_those_by_plain_sets(log: list[tuple[int, int]], askin
 # --- other examples of the same asker in the batch
 
 
-def test_the_positives_of_the_same_asker_are_hidden_by_hand() -> None:
-    #            askers 3, 8, 3, nobody, nobody; two index columns behind
-    cells = same_query_cells(rows(3, 8, 3, -1, -1), 7)
-    assert np.argwhere(cells).tolist() == [[0, 2], [2, 0]]
+def test_the_positives_of_the_same_asker_are_hidden_by_hand_whichever_stream_brings_them() -> None:
+    # askers 3, 8, 3, nobody, nobody chose 10, 11, 12, 13, 10; two index columns behind: 12 again and 14
+    items = rows(10, 11, 12, 13, 10)
+    cells = same_query_cells(rows(3, 8, 3, -1, -1), items, rows(10, 11, 12, 13, 10, 12, 14))
+    # asker 3's other choice: row 0 loses item 12 (columns 2 and 5), row 2 loses item 10 (columns 0 and 4)
+    assert np.argwhere(cells).tolist() == [[0, 2], [0, 5], [2, 0], [2, 4]]
 
 
-@given(st.lists(st.integers(-1, 3), min_size=1, max_size=7), st.integers(0, 5))
-def test_same_query_cells_equal_two_plain_loops(asker: list[int], more: int) -> None:
-    size = len(asker)
-    expected = [[j < size and i != j and asker[i] == asker[j] >= 0 for j in range(size + more)] for i in range(size)]
-    assert same_query_cells(rows(*asker), size + more).tolist() == expected
+@given(st.lists(st.tuples(st.integers(-1, 3), st.integers(0, 4)), min_size=1, max_size=7), st.lists(st.integers(0, 5), max_size=5))
+def test_same_query_cells_equal_plain_loops(batch: list[tuple[int, int]], drawn: list[int]) -> None:
+    columns = [item for _, item in batch] + drawn
+    expected = [
+        [item != own and any(who == other >= 0 and item == chose for other, chose in batch) for item in columns] for who, own in batch
+    ]
+    asker, items = rows(*(who for who, _ in batch)), rows(*(item for _, item in batch))
+    assert same_query_cells(asker, items, rows(*columns)).tolist() == expected
 
 
 # --- in a batch
@@ -140,7 +145,8 @@ def test_a_batch_hides_other_positives_of_the_same_asker_but_never_a_rows_own_it
     columns, size, asker = batch.column_item_row, len(batch.weight), batch.asker
     for i in range(size):
         for j in range(len(columns)):
-            expected = j < size and asker[i] == asker[j] >= 0 and columns[i] != columns[j]
+            others = {columns[k] for k in range(size) if asker[k] == asker[i] >= 0}
+            expected = columns[j] in others and columns[i] != columns[j]
             assert batch.hidden[i, j] == expected
 
 

@@ -27,10 +27,11 @@ def test_every_variant_of_every_study_runs_and_is_read_back(name: str, project: 
     assert list(table["variants"]) == list(STUDIES[name])
     for found in table["variants"].values():
         assert all(0 <= metric["mean"] <= 1 for metric in found["metrics"].values())
-    written = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    written = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.json")}
     assert len(written) == len(STUDIES[name])
     again = run_study(name, project, tmp_path, seeds=1, log_to=silent)
-    assert again == table and {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")} == written
+    assert table["left_out"] == {}
+    assert again == table and {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.json")} == written
     assert json.loads(json.dumps(table)) == table
 
 

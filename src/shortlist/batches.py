@@ -173,7 +173,7 @@ class BatchMaker:
         size, columns = len(examples), len(column_rows)
         hidden = np.zeros((size, columns), bool)
         if "same_query" in self.masks:
-            hidden |= same_query_cells(examples.asker, columns) & (examples.item_row[:, None] != column_rows[None, :])
+            hidden |= same_query_cells(examples.asker, examples.item_row, column_rows)
         hidden |= self.known_cells(examples.asker, examples.item_row, column_rows)
         if mined.rows.size:
             width = mined.rows.shape[1]

@@ -328,7 +328,7 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             'negatives alone, and more negatives do not cure it (docs/estimators.md). Take the mask out, or use design "expected_count"',
         ),
         (
-            not (loss.design in ("expected_count", "inclusion", "paper_literal") and loss.masks is not None and "item" not in loss.masks),
+            not (loss.design != "all_corrected" and loss.masks is not None and "item" not in loss.masks),
             f'loss.masks must name "item" under design "{loss.design}": its positive stands apart, an accidental hit would count twice',
         ),
         (
@@ -340,6 +340,19 @@ def _refuse_contradictions(config: Config, where: str) -> None:
         (
             negatives.kind == "mixed" or (negatives.queue_batches == negatives.cached == 0 and negatives.mined_from is None),
             f'negatives.kind = "{negatives.kind}" has no further streams: set queue_batches and cached to 0 and take mined_from out',
+        ),
+        (
+            negatives.mined_from is None or (negatives.index_batch_size > 0 and negatives.index_from == "corpus"),
+            "negatives.mined_from may bring items that nobody chose, whose expected count needs uniform draws from the whole corpus: set "
+            'negatives.index_batch_size to 1 or more, and index_from = "corpus"',
+        ),
+        (
+            negatives.kind != "sampled" or negatives.index_batch_size >= 1,
+            'negatives.kind = "sampled" needs draws: set negatives.index_batch_size to 1 or more',
+        ),
+        (
+            negatives.kind != "full" or loss.design == "expected_count",
+            f'negatives.kind = "full" has every item once, the positive too: set loss.design = "expected_count" (got "{loss.design}")',
         ),
         (
             negatives.kind != "sampled" or loss.design == "inclusion",

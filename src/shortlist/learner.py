@@ -13,6 +13,7 @@ from shortlist.batches import Batch, BatchMaker, Mine
 from shortlist.config import Config, FrequencySettings, LossSettings, Mask
 from shortlist.dataset import Dataset, Examples
 from shortlist.encode import encode_corpus
+from shortlist.errors import ConfigError
 from shortlist.frequency import exact_frequency
 from shortlist.losses import Candidates, sampled_softmax_loss
 from shortlist.memory import VectorMemory
@@ -51,6 +52,8 @@ class Learner:
         mine          finds hard negatives, where the settings ask for them
         ever_chosen   (M,) items chosen before this window, where training goes on from one
         """
+        if config.negatives.mined_from is not None and mine is None:
+            raise ConfigError("negatives.mined_from needs a miner, which only `shortlist train` and `evaluate` open; take it out here")
         settings = config.train
         counts = np.bincount(examples.item_row, minlength=len(dataset.items))
         generator = torch.Generator().manual_seed(settings.seed)

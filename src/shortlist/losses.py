@@ -9,14 +9,15 @@ c_j over the whole design, pi_j the probability that c_j > 0. The temperature di
     all_corrected     e^s_y / n_y       c_j e^s_j / n_j              kept as columns    log P(y|x) + c(x)
     inclusion         e^s_y / pi_y      [c_j > 0] e^s_j / pi_j       deduplicated       log P(y|x) + c(x)
     paper_literal     e^s_y             c_j e^s_j / (n_j / N)        masked             nothing consistent: negatives weigh N times
-    uncorrected       e^s_y             c_j e^s_j                    masked             log P(y|x) - log n_y: popularity removed
+    uncorrected       e^s_y             c_j e^s_j                    masked             about log P(y|x) - log n_y: popularity removed
 
-`logq_weight` in [0, 1] scales the correction: s converges to log P - (1 - logq_weight) log n, so it is a dial from the most
-informative items (0) to the most likely ones (1).
+`logq_weight` in [0, 1] is a dial from the most informative items (0) to the most likely ones (1): under the consistent designs s
+converges to log P - (1 - logq_weight) log n. (Under `expected_count` the positive's term is then e^s_y n_y^(1 - logq_weight).)
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -138,7 +139,9 @@ def _corrected(design: LossDesign, logits: torch.Tensor, candidates: Candidates,
     log_n = logq_weight * candidates.log_n
     match design:
         case "expected_count":
-            own, others, dropped = positive, logits - log_n, hits
+            # a weight below 1 aims at s = log P - (1 - weight) log n, so the positive must carry the same shift
+            own = positive if logq_weight == 1 else positive + (1 - logq_weight) * candidates.log_n[:queries]
+            others, dropped = logits - log_n, hits
         case "all_corrected":
             own, others, dropped = positive - log_n[:queries], logits - log_n, own_column
         case "inclusion":
@@ -148,7 +151,9 @@ def _corrected(design: LossDesign, logits: torch.Tensor, candidates: Candidates,
             own, others = positive - log_pi[:queries], logits - log_pi
             dropped = hits | _repeated(candidates, queries)[None, :]
         case "paper_literal":
-            own, others, dropped = positive, logits - log_n + logq_weight * torch.log(torch.tensor(float(candidates.draws))), hits
+            if candidates.draws < 1 and logits.shape[1] > 1:
+                raise ValueError(f"the paper_literal design needs N, the draws of a row: got {candidates.draws}; the sampler must tell it")
+            own, others, dropped = positive, logits - log_n + logq_weight * math.log(max(candidates.draws, 1)), hits
         case "uncorrected":
             own, others, dropped = positive, logits, hits
     if not candidates.in_batch:

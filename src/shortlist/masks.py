@@ -46,16 +46,19 @@ class KnownItems:
 
 def known_items(examples: Examples) -> KnownItems:
     """The distinct (asker, item) pairs of the examples; nobody's choices are left out."""
-    named = examples.asker >= 0
-    pairs = np.unique(np.stack([examples.asker[named], examples.item_row[named].astype(np.int64)], axis=1), axis=0)
+    return _distinct_pairs(examples.asker, examples.item_row)
+
+
+def same_query_cells(asker: NDArray[np.int64], item_row: NDArray[np.integer], column_item_row: NDArray[np.int64]) -> Cells:
+    """(B, C) where the column's item is the positive of another example of the same asker in the batch, whichever stream
+    brought it. A row's own item is never among them: copies of it are the loss design's affair."""
+    cells = _distinct_pairs(asker, item_row).cells(asker, column_item_row)
+    own: Cells = item_row[:, None] == column_item_row[None, :]
+    return cells & ~own
+
+
+def _distinct_pairs(asker: NDArray[np.int64], item_row: NDArray[np.integer]) -> KnownItems:
+    named = asker >= 0
+    pairs = np.unique(np.stack([asker[named], item_row[named].astype(np.int64)], axis=1), axis=0)
     askers, starts = np.unique(pairs[:, 0], return_index=True)
     return KnownItems(askers, np.append(starts, len(pairs)).astype(np.int64), pairs[:, 1])
-
-
-def same_query_cells(asker: NDArray[np.int64], columns: int) -> Cells:
-    """(B, C) where the column is the positive of another example of the same asker."""
-    queries = len(asker)
-    cells = np.zeros((queries, columns), bool)
-    cells[:, :queries] = (asker[:, None] == asker[None, :]) & (asker >= 0)[:, None]
-    np.fill_diagonal(cells, False)
-    return cells

@@ -19,7 +19,7 @@ import xxhash
 from scipy import stats
 
 from shortlist.backtest import LogTo
-from shortlist.config import Config, config_from_tree, config_tree, dump_config
+from shortlist.config import Config, config_from_tree, config_tree
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.encode import Tables, full_corpus_loss
 from shortlist.errors import ConfigError
@@ -28,7 +28,7 @@ from shortlist.learned import LearnedRetriever
 from shortlist.metrics import ndcg_at, recall_at
 from shortlist.project import Project
 from shortlist.protocols import splits
-from shortlist.run import split_validation
+from shortlist.run import run_facts, split_validation
 from shortlist.towers import TwoTower
 from shortlist.train import Trainer
 
@@ -105,14 +105,18 @@ def run_study(name: str, project: Project, folder: Path, *, seeds: int, log_to: 
     dataset = make_dataset(project, split.train_log)
     settings = project.config.evaluate
     examples, tested = queries_to_test(dataset, dataset.encode_split(split, project.config), settings, split.name)
+    is_large = len(dataset.items) > LARGEST_FULL_SOFTMAX
+    full = [variant for variant, changes in STUDIES[name].items() if changes.get("negatives", {}).get("kind") == "full"]
+    too_large = {variant: f"{len(dataset.items):,} items: its logits do not fit" for variant in full if is_large}
+    folder = folder / run_facts(project.config, dataset, split.train_log)["fingerprint"][:12]  # of these data and settings
     trials = []
     for seed in range(seeds):  # seed by seed: a study that is cut short still compares all variants
         for variant, changes in STUDIES[name].items():
-            if "full" in str(changes) and len(dataset.items) > LARGEST_FULL_SOFTMAX:
+            if variant in too_large:
                 continue
             config = changed(project.config, changes, seed)
             trials.append(_kept(folder, variant, config, lambda: _trial(variant, config, dataset, examples, tested, folder, log_to)))  # noqa: B023  # called at once
-    return _table(name, project, split.name, dataset, tested, trials)
+    return {**_table(name, project, split.name, dataset, tested, trials), "left_out": too_large}
 
 
 def changed(config: Config, changes: Mapping[str, Mapping[str, Any]], seed: int) -> Config:
@@ -124,10 +128,16 @@ def changed(config: Config, changes: Mapping[str, Mapping[str, Any]], seed: int)
     return config_from_tree(tree)
 
 
+def trial_name(variant: str, config: Config) -> str:
+    """The name of a trial's files: changes with any setting, not with where the tables lie."""
+    tree = {section: values for section, values in config_tree(config).items() if section != "data"}
+    return f"{xxhash.xxh3_64_hexdigest(variant.encode() + msgspec.json.encode(tree))}-seed-{config.train.seed}"
+
+
 def _kept(folder: Path, variant: str, config: Config, run: Callable[[], Trial]) -> Trial:
     """The trial of this very configuration, read back if it is there, else run and written."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{xxhash.xxh3_64_hexdigest((variant + dump_config(config)).encode())}.json"
+    path = folder / f"{trial_name(variant, config)}.json"
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=Trial)
     trial = run()
@@ -146,7 +156,8 @@ def _trial(variant: str, config: Config, dataset: Dataset, examples: Examples, t
         return full_corpus_loss(model, tables, dataset, validation, log_weight)
 
     started = time.perf_counter()
-    with log_to(folder / "train.jsonl", f"{variant}, seed {config.train.seed}") as log:
+    log_file = folder / f"{trial_name(variant, config)}.jsonl"
+    with log_to(log_file, f"{variant}, seed {config.train.seed}") as log:
         trainer.fit(validate if len(validation) else None, log)
     seconds = time.perf_counter() - started
     retriever = LearnedRetriever(trainer.learner.model, trainer.learner.tables.weights, dataset)

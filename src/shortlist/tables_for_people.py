@@ -44,7 +44,9 @@ def print_proposed(project: Project, console: Console) -> None:
         console.print(f"proposed {side} features: {named}", highlight=False)
     context = [name for name in project.config.query.features if name.startswith("events.")]
     if context:
-        console.print(f"keep {', '.join(context)} under [query.features] only if it is known when the query is asked", highlight=False)
+        console.print(
+            f"keep {', '.join(context)} under [query.features] only if it is known when the query is asked", markup=False, highlight=False
+        )
 
 
 def print_evaluation(table: dict[str, Any]) -> None:
@@ -89,6 +91,8 @@ def print_study(table: dict[str, Any]) -> None:
         parts.add_row(name, *means, f"{found['best_epoch']:.1f}", f"{found['train_seconds']:.0f}")
     console.print(result)
     console.print(parts)
+    for name, reason in table["left_out"].items():
+        console.print(f"left out: {name}: {reason}", highlight=False)
 
 
 def print_answer(bundle: Bundle, answers: pl.DataFrame, column: str | None) -> None:
