@@ -136,9 +136,9 @@ def test_an_unknown_key_names_the_nearest(sections: dict[str, Any], message: str
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"train": {"epochs": "ten"}}, r"Expected `int`, got `str` - at `\$\.train\.epochs`"),
-        ({"train": {"epochs": 1.5}}, r"Expected `int`, got `float` - at `\$\.train\.epochs`"),
-        ({"train": {"epochs": True}}, r"Expected `int`, got `bool` - at `\$\.train\.epochs`"),
+        ({"train": {"epochs": "ten"}}, r"Expected `int \| null`, got `str` - at `\$\.train\.epochs`"),
+        ({"train": {"epochs": 1.5}}, r"Expected `int \| null`, got `float` - at `\$\.train\.epochs`"),
+        ({"train": {"epochs": True}}, r"Expected `int \| null`, got `bool` - at `\$\.train\.epochs`"),
         ({"model": {"hidden": [8, "x"]}}, r"Expected `int`, got `str` - at `\$\.model\.hidden\[1\]`"),
         ({"model": {"item_bias": 1}}, r"Expected `bool`, got `int` - at `\$\.model\.item_bias`"),
         ({"evaluate": {"protocol": "rollin"}}, r"Invalid enum value 'rollin' - at `\$\.evaluate\.protocol`"),

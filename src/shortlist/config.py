@@ -131,14 +131,14 @@ class FrequencySettings(Section, frozen=True):
 class TrainSettings(Section, frozen=True):
     """The loop."""
 
-    epochs: int = 10  # at most; early stopping may end sooner
+    epochs: int | None = None  # at most; absent: as many passes as make 2,000 steps, 10 at least; early stopping may end sooner
     learning_rate: float = 0.1
     table_learning_rate: float | None = None  # absent: the same
     table_weight_decay: float = 0.0
     adagrad_start: float = 1e-4  # start value of the squared-gradient sums
-    validation_fraction: float = 0.02  # of the window's examples: its latest, or random ones where there is no time
+    validation_fraction: float = 0.02  # of the examples (but 200, or a tenth): the latest, or random ones where there is no time
     validation_at_most: int = 2048
-    patience: int = 2  # epochs without a better validation loss before stopping
+    patience: int | None = None  # epochs without a better validation loss; absent: as many as make 60 steps, 2 at least
     checkpoint_steps: int = 200
     log_steps: int = 20
     seed: int = 0
@@ -364,7 +364,8 @@ def _refuse_contradictions(config: Config, where: str) -> None:
         ),
         (train.adagrad_start > 0, f"train.adagrad_start must be above 0, or the first step divides by zero: got {train.adagrad_start}"),
         (min(train.checkpoint_steps, train.log_steps) >= 1, "train.checkpoint_steps and log_steps must be at least 1"),
-        (train.patience >= 1, f"train.patience must be at least 1 epoch: got {train.patience}"),
+        (train.patience is None or train.patience >= 1, f"train.patience must be at least 1 epoch: got {train.patience}"),
+        (train.epochs is None or train.epochs >= 1, f"train.epochs must be at least 1: got {train.epochs}"),
         (train.seed >= 0 and evaluate.seed >= 0, f"seeds must not be negative: got {train.seed} and {evaluate.seed}"),
         (train.threads is None or train.threads >= 1, f"train.threads must be at least 1: got {train.threads}"),
         (train.validation_at_most >= 1, f"train.validation_at_most must be at least 1: got {train.validation_at_most}"),
@@ -373,7 +374,6 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             "train.table_learning_rate and table_weight_decay must not be negative",
         ),
         (evaluate.bootstrap >= 1, f"evaluate.bootstrap must be at least 1 resample: got {evaluate.bootstrap}"),
-        (train.epochs >= 1, f"train.epochs must be at least 1: got {train.epochs}"),
         (train.learning_rate > 0, f"train.learning_rate must be above 0: got {train.learning_rate}"),
         (0 <= train.validation_fraction < 1, f"train.validation_fraction is a share in [0, 1): got {train.validation_fraction}"),
         (0 < evaluate.holdout_fraction < 1, f"evaluate.holdout_fraction is a share in (0, 1): got {evaluate.holdout_fraction}"),

@@ -44,6 +44,7 @@ from shortlist.train import Trainer, TrainLog
 
 MODEL_FILE, FACTS_FILE, CONFIG_FILE, LOG_FILE = "model.safetensors", "run.json", "config.toml", "train.jsonl"
 CHECKPOINT, EXAMPLES = "checkpoint", "examples"
+_VALIDATION_LEAST = 200
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,12 @@ def open_run(folder: Path) -> Run:
 
 
 def split_validation(examples: Examples, settings: TrainSettings) -> tuple[Examples, Examples]:
-    """(to learn from, to validate on): the latest share of the examples, or a random one where the log has no time."""
-    count = min(int(len(examples) * settings.validation_fraction), settings.validation_at_most)
+    """(to learn from, to validate on): the latest share of the examples, or a random one where the log has no time.
+
+    A small log gives 200 examples or a tenth of itself, whichever is less: fewer would say nothing.
+    """
+    least = min(_VALIDATION_LEAST, len(examples) // 10) if settings.validation_fraction else 0
+    count = min(max(int(len(examples) * settings.validation_fraction), least), settings.validation_at_most)
     order = np.arange(len(examples))
     if not examples.time[-1]:
         order = np.random.default_rng((settings.seed, 4)).permutation(len(examples))

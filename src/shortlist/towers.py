@@ -88,6 +88,7 @@ class QueryTower(nn.Module):
         nn.init.normal_(top_layer(self.mlp).bias, std=START_LENGTH * dim**-0.5)
         self.seed_map = nn.Linear(dim, dim, bias=False) if settings.linear_path else None
         self.history_map = nn.Linear(dim, dim, bias=False) if settings.linear_path else None
+        self.feature_map = nn.Linear(width, dim, bias=False) if settings.linear_path and width else None
         for linear in (self.seed_map, self.history_map):
             if linear is not None:
                 nn.init.eye_(linear.weight)
@@ -100,6 +101,8 @@ class QueryTower(nn.Module):
         deep = self.mlp(torch.cat([seed, history, has_seed, has_history, x], dim=1)).float()
         if self.seed_map is not None and self.history_map is not None:
             deep = deep + self.seed_map(seed).float() + self.history_map(history).float()
+        if self.feature_map is not None:
+            deep = deep + self.feature_map(x).float()
         return normalise(deep)
 
 

@@ -27,6 +27,8 @@ from shortlist.towers import TwoTower
 
 Validate = Callable[[TwoTower, dict[str, torch.Tensor]], float]  # lower is better
 _AHEAD = 2  # batches made before they are needed
+_FEWEST_EPOCHS, _FEWEST_STEPS = 10, 2000  # a small log needs more passes for as many steps
+_LEAST_PATIENCE, _PATIENCE_STEPS = 2, 60
 
 
 class TrainLog(Protocol):
@@ -73,7 +75,7 @@ class Trainer:
         if not self._resume():
             self.learner.begin()
         per_epoch = self.maker.steps_per_epoch
-        last = per_epoch * self.settings.epochs
+        last = per_epoch * self.epochs
         started, seen = time.perf_counter(), 0
         for step, batch in self._batches(self.progress.step, 0 if self.progress.stopped else last):
             loss = self.learner.learn(batch)
@@ -95,6 +97,16 @@ class Trainer:
         if self.progress.best_epoch >= 0:
             self._restore_best()
 
+    @property
+    def epochs(self) -> int:
+        """The most passes over the examples."""
+        return self.settings.epochs or max(_FEWEST_EPOCHS, -(-_FEWEST_STEPS // self.maker.steps_per_epoch))
+
+    @property
+    def patience(self) -> int:
+        """How many passes without a better validation loss end training."""
+        return self.settings.patience or max(_LEAST_PATIENCE, -(-_PATIENCE_STEPS // self.maker.steps_per_epoch))
+
     def _batches(self, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
         """(step, batch) in order, made by another thread while the step before runs."""
         with ThreadPoolExecutor(1, "batches") as pool:
@@ -112,7 +124,7 @@ class Trainer:
         if loss < progress.best_loss:
             progress.best_loss, progress.best_epoch = loss, epoch
             self._keep_best()
-        progress.stopped = epoch - progress.best_epoch >= self.settings.patience
+        progress.stopped = epoch - progress.best_epoch >= self.patience
         log.record({"step": progress.step, "epoch": epoch, "validation_loss": loss, "best_epoch": progress.best_epoch})
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
