@@ -28,7 +28,7 @@ from shortlist.towers import TwoTower
 Validate = Callable[[TwoTower, dict[str, torch.Tensor]], float]  # lower is better
 _AHEAD = 2  # batches made before they are needed
 _FEWEST_EPOCHS, _FEWEST_STEPS = 10, 2000  # a small log needs more passes for as many steps
-_LEAST_PATIENCE, _PATIENCE_STEPS = 2, 60
+_LEAST_PATIENCE, _PATIENCE_STEPS = 2, 120
 
 
 class TrainLog(Protocol):
