@@ -197,8 +197,10 @@ def test_a_query_is_its_seed_history_and_features_by_plain_arithmetic(built: Bui
         if query.seed_map is not None and query.history_map is not None:
             deep = deep + query.seed_map.weight.detach().double().numpy() @ looked_at
             deep = deep + query.history_map.weight.detach().double().numpy() @ pooled
+        if query.feature_map is not None:
+            deep = deep + query.feature_map.weight.detach().double().numpy() @ x[2 * D + 2 :]
         expected.append(deep)
-    assert (query.seed_map is not None) == linear_path
+    assert (query.seed_map is not None) == (query.feature_map is not None) == linear_path
     np.testing.assert_allclose(found, unit(np.array(expected)), atol=1e-5)
 
 

@@ -2,7 +2,7 @@
 
     item:   x = [features]             e = E x          v = normalise( MLP(x) + e )
     query:  x = [e_seed, h, features]  h = sum_p w_p e_p over the history, w = softmax of learned weights by position
-                                                        u = normalise( MLP(x) + A e_seed + H h )
+                                                        u = normalise( MLP(x) + A e_seed + H h + F features )
 
 e is the item's input embedding, shared by all its roles: candidate, seed and history (Yi et al., RecSys'19, share the id
 tables; here the content is shared too, so that a new item can be looked at and remembered, not only retrieved). The
