@@ -370,3 +370,9 @@ def test_every_design_answers_in_float32_of_the_columns_length(kind: str) -> Non
     assert negatives.log_weight().shape == (5,)
     drawn = negatives.sample(np.random.default_rng(0))
     assert drawn.dtype == np.int64 and drawn.min() >= 0 and drawn.max() < 5
+
+
+def test_an_unchosen_items_inclusion_carries_its_weight_and_a_chosen_ones_does_not() -> None:
+    plain, weighed = mixed(2), MixedNegatives(exact_frequency(COUNTS), 2, unchosen_weight=0.25)
+    difference = weighed.log_pi(np.arange(5), 4) - plain.log_pi(np.arange(5), 4)
+    np.testing.assert_allclose(difference, [0, math.log(4), 0, 0, 0], atol=1e-6)  # item 1 was never chosen

@@ -1,6 +1,7 @@
 """Frozen settings: one class per stage, read from TOML, overridden by `section.key=value`, saved with what they made.
 
-Unknown keys and wrong types are errors that name the nearest key. Nothing changes after load.
+Unknown keys and wrong types are errors that name the nearest key. Nothing changes after load. The file is long because every
+rule between settings stands here, with its reason, and nowhere else.
 """
 
 from __future__ import annotations

@@ -118,7 +118,10 @@ class MixedNegatives:
             return np.log(expected).astype(np.float32)
 
     def log_pi(self, item_row: Rows, batch_size: int) -> NDArray[np.float32]:
-        """(C,) log of pi_j = 1 - (1 - q_j)^(B-1) * (the probability that no index draw is j)."""
+        """(C,) log of pi_j = 1 - (1 - q_j)^(B-1) * (the probability that no index draw is j).
+
+        With `unchosen_weight` w < 1 it is divided by w where nobody chose the item, as n is in `log_n`.
+        """
         q = self.frequency.q[item_row]
         indexed = self._indexed[item_row].astype(np.float64)
         with np.errstate(divide="ignore"):
@@ -127,7 +130,8 @@ class MixedNegatives:
                 log_missed = log_missed + indexed * self.drawn * np.log1p(-1.0 / self.index_size)
             else:
                 log_missed = log_missed + np.log1p(-indexed * self.drawn / self.index_size)
-            return _float32(np.log(-np.expm1(log_missed)))
+            log_pi = np.log(-np.expm1(log_missed))
+        return _float32(np.where(self.frequency.chosen(item_row), log_pi, log_pi - np.log(self.unchosen_weight)))
 
     def log_weight(self) -> NDArray[np.float32]:
         """(M,) natural log of what each item counts in the softmax's sum: 0, or log(unchosen_weight) where nobody chose it."""
