@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from small_project import silent, small_project
 
-from shortlist.backtest import backtest, train_latest
+from shortlist.backtest import backtest, baselines, train_latest
+from shortlist.dataset import make_dataset
+from shortlist.evaluate import queries_to_test
+from shortlist.protocols import splits
 from shortlist.run import open_run
 
 ROLLING = {"evaluate": {"protocol": "rolling", "train_days": 8, "test_days": 1, "shifts": 2, "ks": [5, 10], "bootstrap": 50}}
@@ -39,3 +44,18 @@ def test_the_model_to_publish_learns_from_the_latest_window_test_day_included(tm
     project = small_project(tmp_path, {**ROLLING, "train": {"epochs": 1}})
     run = train_latest(project, tmp_path / "run", log_to=silent)
     assert run.facts["first_time"] >= "2023-11-19" and run.facts["last_time"] > "2023-11-26"
+
+
+def test_a_choice_without_reward_is_no_right_answer_and_no_count(tmp_path: Path) -> None:
+    project = small_project(tmp_path, {**ROLLING, "train": {"epochs": 1}})
+    split = next(splits(project.log, project.config))
+    dataset = make_dataset(project, split.train_log)
+    reward = np.where(dataset.train.item_row == 0, 0, dataset.train.weight).astype(np.float32)
+    dataset = replace(dataset, train=replace(dataset.train, weight=reward))
+    (popularity, _) = baselines(dataset, project.config)
+    rows, scores = popularity.retrieve(dataset.train.queries.take(np.arange(1)), len(dataset.items))
+    assert scores[0][rows[0] == 0] == 0
+    examples = dataset.encode_split(split, project.config)
+    examples = replace(examples, weight=np.concatenate([np.zeros(3, np.float32), examples.weight[3:]]))
+    kept, tested = queries_to_test(dataset, examples, project.config.evaluate, "day")
+    assert (len(kept), tested.unrewarded_left_out) == (len(examples) - 3, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from small_project import silent, small_project
 from shortlist.bundle import Bundle, open_bundle, open_current
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import encode_corpus, encode_queries
-from shortlist.errors import BundleError
+from shortlist.errors import BundleError, DataError
 from shortlist.export import publish_run
 from shortlist.features.arrays import flat_arrays
 from shortlist.project import Project
 from shortlist.protocols import splits
 from shortlist.queries import Queries
-from shortlist.run import Run, train_run
+from shortlist.run import Run, open_run, train_run
 from shortlist.store import versions
 
 
@@ -166,11 +167,27 @@ def test_publishing_twice_makes_two_versions(world: World, tmp_path: Path) -> No
     assert open_current(tmp_path / "store").name == "v000002"
 
 
-def test_a_leave_last_history_is_remembered_for_known_users(world: World) -> None:
+def test_what_known_users_chose_is_published(world: World) -> None:
     assert world.bundle.histories is not None
-    last = world.project.log.frame.filter(pl.col("user") == 5)["item"].to_list()[-7:]
+    last = world.project.log.frame.filter(pl.col("user") == 5)["item"].to_list()
     assert world.bundle.histories.filter(pl.col("user") == 5)["history"].to_list() == [last]
 
 
 def test_the_small_project_has_one_holdout_split(world: World) -> None:
     assert [split.name for split in splits(world.project.log, world.project.config)] == ["10% of rows"]
+
+
+def test_a_catalogue_with_ids_of_another_type_is_refused_before_anything_is_live(world: World, tmp_path: Path) -> None:
+    publish_run(world.run, tmp_path / "store")
+    numbers = world.project.items.frame.with_columns(item_id=pl.int_range(len(world.project.items)))
+    numbers.write_parquet(tmp_path / "numbers.parquet")
+    with pytest.raises(DataError, match="Int64"):
+        publish_run(world.run, tmp_path / "store", items=str(tmp_path / "numbers.parquet"))
+    assert versions(tmp_path / "store") == ["v000001"]
+
+
+def test_a_damaged_run_is_named(world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.run.folder, tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(BundleError, match="damaged run"):
+        open_run(tmp_path / "run")

@@ -272,3 +272,10 @@ def test_settings_that_contradict_each_other_are_refused(sections: dict[str, Any
 )
 def test_settings_at_the_edge_are_accepted(sections: dict[str, Any]) -> None:
     assert isinstance(config_from_tree(tree(**sections)), Config)
+
+
+def test_a_log_without_times_is_tested_by_holdout_unless_a_protocol_is_named() -> None:
+    timeless = {"data": {"events": "e.parquet"}, "columns": {"item": "item", "user": "user"}}
+    assert config_from_tree(timeless).evaluate.protocol == "holdout"
+    with pytest.raises(ConfigError, match="needs times"):
+        config_from_tree({**timeless, "evaluate": {"protocol": "rolling"}})

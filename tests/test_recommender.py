@@ -113,3 +113,25 @@ def test_questions_are_read_from_json_or_files(tmp_path: Path) -> None:
         read_questions("[1, 2]", None)
     one.select("user").write_parquet(tmp_path / "q.parquet")
     assert read_questions(None, str(tmp_path / "q.parquet"))["user"].to_list() == [3]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ('{"user": "abc"}', "user ids are Int64"),
+        ('{"user": 1.5}', "user ids are Int64"),
+        ('{"user": true}', "user ids are Int64"),
+        ('{"user": [1]}', "user ids are Int64"),
+        ('{"history": ["i01", 2]}', "values of one type"),
+        ('{"history": 5, "user": 1}', "history must be a list"),
+        ('{"history": [1, 2], "user": 1}', "history ids are String"),
+        ('{"usr": 1}', "a query needs a column"),
+    ],
+)
+def test_an_unfit_question_is_refused_and_never_answered_as_another(bundle: Bundle, query: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        recommend(bundle, read_questions(query, None), 3)
+
+
+def test_a_giant_k_costs_no_more_than_the_corpus(bundle: Bundle) -> None:
+    assert recommend(bundle, pl.DataFrame({"user": [1]}), 10**15)["items"].list.len().to_list() == [53]

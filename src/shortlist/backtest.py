@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from shortlist.baselines.cooccurrence import CoOccurrence
 from shortlist.baselines.popularity import Popularity
@@ -39,7 +42,7 @@ def backtest(project: Project, folder: Path, *, log_to: LogTo, stage: Stage = qu
     stage    shows the other work to people
     """
     tested, ranked = [], []
-    for split in splits(project.log, project.config):
+    for split in list(splits(project.log, project.config)):  # all of them: an empty one must show before the first training
         run_folder = folder / split.name.replace("%", "").replace(" ", "-")
         split_tested, split_ranked = _test_split(project, split, run_folder, log_to, stage)
         tested.append(split_tested)
@@ -50,6 +53,10 @@ def backtest(project: Project, folder: Path, *, log_to: LogTo, stage: Stage = qu
 
 def baselines(dataset: Dataset, config: Config) -> list[Retriever]:
     """What a model has to beat, fitted on the training window."""
+    rewarded = np.flatnonzero(dataset.train.weight > 0)  # a choice with a reward of 0 is no choice
+    if len(rewarded) < len(dataset.train):
+        train = dataset.train.take(rewarded)
+        dataset = replace(dataset, train=train, item_counts=np.bincount(train.item_row, minlength=len(dataset.items)))
     seeds_ask = config.columns.user is None and config.columns.seed is not None
     return [Popularity(dataset), CoOccurrence(dataset, seeds_ask=seeds_ask)]
 

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ShortlistError as error:
         print(f"shortlist {options.name}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"shortlist {options.name}: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"shortlist {options.name}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -68,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
         "shortlist evaluate movielens/shortlist.toml --set evaluate.shifts=1",
     )
     _config_options(evaluate)
-    evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="where the runs go (default: `evaluation` beside CONFIG)")
+    evaluate.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where the runs go (default: `evaluation/KEY` beside CONFIG, by settings)"
+    )
 
     study = _command(
         commands,
@@ -130,7 +135,10 @@ def _config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number: got {text!r}") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1: got {number}")
     return number
@@ -180,10 +188,13 @@ def _train_sequentially(project: Any, options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from shortlist.backtest import backtest
+    from shortlist.run import settings_key
     from shortlist.tables_for_people import print_evaluation
 
     project = _open_project(options)
-    table = backtest(project, options.out or options.config.parent / "evaluation", log_to=_log_to, stage=_stage)
+    table = backtest(
+        project, options.out or options.config.parent / "evaluation" / settings_key(project.config), log_to=_log_to, stage=_stage
+    )
     _print_json(table) if options.json else print_evaluation(table)
 
 

@@ -150,7 +150,7 @@ class TrainSettings(Section, frozen=True):
 class EvaluateSettings(Section, frozen=True):
     """How the model is judged."""
 
-    protocol: Literal["rolling", "holdout", "leave_last"] = "rolling"
+    protocol: Literal["rolling", "holdout", "leave_last"] = "rolling"  # absent, and the log has no time: holdout
     train_days: int = 30
     test_days: int = 1
     shifts: int = 7
@@ -213,6 +213,9 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
 def config_from_tree(tree: Mapping[str, Any], where: str = "settings") -> Config:
     """The settings in a plain nested mapping. Raises ConfigError as `load_config` does."""
     _refuse_unknown_keys(tree, Config, where, "")
+    columns, evaluate = tree.get("columns"), tree.get("evaluate", {})
+    if isinstance(columns, Mapping) and "time" not in columns and isinstance(evaluate, Mapping) and "protocol" not in evaluate:
+        tree = {**tree, "evaluate": {**evaluate, "protocol": "holdout"}}  # a log without times has no windows
     try:
         config = msgspec.convert(tree, Config, strict=True)
     except msgspec.ValidationError as error:

@@ -23,5 +23,9 @@ class BundleError(ShortlistError):
     """A published version is damaged, incomplete or made for another program version."""
 
 
+class TrainingError(ShortlistError, FloatingPointError):
+    """Training left the finite numbers."""
+
+
 class FetchError(ShortlistError):
     """Public data could not be had, or is not what it should be."""

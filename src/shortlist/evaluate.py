@@ -53,24 +53,31 @@ class Tested:
     slices: dict[str, NDArray[np.bool_]]  # each (N,)
     train_rows: int
     repeats_left_out: int  # queries whose answer was in their own history, where seen items are excluded
+    unrewarded_left_out: int = 0  # choices with a reward of 0
 
     def __len__(self) -> int:
         return len(self.asker)
 
 
 def queries_to_test(dataset: Dataset, examples: Examples, settings: EvaluateSettings, split: str) -> tuple[Examples, Tested]:
-    """The examples that count under `settings.seen_items`, and what is known of them. Raises DataError where none is left."""
+    """The examples that count under `settings.seen_items`, and what is known of them. Raises DataError where none is left.
+
+    A choice with a reward of 0 is no right answer and is not tested.
+    """
     repeats = 0
+    rewarded = examples.weight > 0
+    unrewarded = int((~rewarded).sum())
+    examples = examples.take(np.flatnonzero(rewarded))
     if settings.seen_items == "exclude":
         fresh = np.array([item not in seen for item, seen in zip(examples.item_row, seen_items(examples.queries), strict=True)], bool)
         repeats = int((~fresh).sum())
         examples = examples.take(np.flatnonzero(fresh))
     if not len(examples):
         raise DataError(
-            f"split {split} needs a query to test: got none, {repeats} left out for answers the query knew; "
+            f"split {split} needs a query to test: got none, {repeats} left out as known to the query, {unrewarded} for a reward of 0; "
             'check [evaluate] seen_items (now "' + settings.seen_items + '")'
         )
-    return examples, Tested(split, examples.asker, slices_of(dataset, examples), len(dataset.train), repeats)
+    return examples, Tested(split, examples.asker, slices_of(dataset, examples), len(dataset.train), repeats, unrewarded)
 
 
 def seen_items(queries: Queries) -> list[NDArray[np.int64]]:
@@ -153,6 +160,7 @@ def evaluation_table(
                 "train_examples": split.train_rows,
                 "queries": len(split),
                 "repeats_left_out": split.repeats_left_out,
+                "unrewarded_left_out": split.unrewarded_left_out,
                 "models": {
                     entry.model: {name: float(values.mean()) for name, values in _metrics(entry.rank, settings).items()}
                     for entry in models_of_split

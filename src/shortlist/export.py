@@ -18,6 +18,7 @@ from shortlist.bundle import FORMAT, ITEM_INPUTS, ITEM_OUTPUTS, QUERY_INPUTS, QU
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.config import dump_config
 from shortlist.encode import encode_corpus
+from shortlist.errors import BundleError
 from shortlist.features.arrays import flat_arrays
 from shortlist.index.exact import ExactIndex
 from shortlist.run import Run
@@ -44,6 +45,7 @@ def publish_run(run: Run, store: Path, *, items: str | None = None) -> Published
     Raises DataError for a snapshot that breaks a rule; BundleError where another writer holds the store.
     """
     catalogue = run.items if items is None else read_catalogue(items, run.items.id_column)
+    kept = int((run.items.rows_of(catalogue.ids) >= 0).sum())  # before anything is written: it refuses ids of another type
     facts = {
         "bundle": FORMAT,
         "shortlist": __version__,
@@ -53,7 +55,6 @@ def publish_run(run: Run, store: Path, *, items: str | None = None) -> Published
         "trained_on": {key: run.facts[key] for key in ("examples", "first_time", "last_time", "fingerprint")},
     }
     folder = publish_version(store, lambda target: write_bundle(target, run, catalogue), facts=facts)
-    kept = int((run.items.rows_of(catalogue.ids) >= 0).sum())
     return Published(folder, len(catalogue), len(catalogue) - kept, len(run.items) - kept)
 
 
@@ -73,7 +74,10 @@ def write_bundle(folder: Path, run: Run, catalogue: Catalogue) -> None:
     np.save(folder / "embeddings.npy", corpus.embedding, allow_pickle=False)
     np.save(folder / "vectors.npy", corpus.vector, allow_pickle=False)
     (folder / "index").mkdir()
-    ExactIndex.build(corpus.vector, run.config.index).save(folder / "index")
+    try:
+        ExactIndex.build(corpus.vector, run.config.index).save(folder / "index")
+    except ValueError as error:
+        raise BundleError(f"the item vectors of {run.folder} cannot be searched: {error}") from None
     save_arrays(folder / "tables", {name: table.numpy() for name, table in run.tables.items()})
     _export(_SearchedItem(run.model), _item_example(run), ITEM_INPUTS, ITEM_OUTPUTS, folder / "item_tower.onnx")
     _export(_SearchingQuery(run.model), _query_example(run), QUERY_INPUTS, QUERY_OUTPUTS, folder / "query_tower.onnx")

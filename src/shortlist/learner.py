@@ -13,7 +13,7 @@ from shortlist.batches import Batch, BatchMaker, Mine
 from shortlist.config import Config, FrequencySettings, LossSettings, Mask
 from shortlist.dataset import Dataset, Examples
 from shortlist.encode import encode_corpus
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, TrainingError
 from shortlist.frequency import exact_frequency
 from shortlist.losses import Candidates, sampled_softmax_loss
 from shortlist.memory import VectorMemory
@@ -93,7 +93,7 @@ class Learner:
             self.memory.fill_cache(self._corpus_vectors())
 
     def learn(self, batch: Batch) -> float:
-        """One optimiser step on `batch`; the loss in nats per query, before the step. Raises FloatingPointError if it is not finite."""
+        """One optimiser step on `batch`; the loss in nats per query, before the step. Raises TrainingError if it is not finite."""
         leaves = self.tables.gather(batch_table_rows(batch, self.model))
         columns = torch.from_numpy(batch.columns)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
@@ -113,7 +113,7 @@ class Learner:
         )
         value = float(loss.detach())
         if not np.isfinite(value):
-            raise FloatingPointError(f"the loss must be finite: got {value}; lower train.learning_rate or raise model.temperature")
+            raise TrainingError(f"the loss must be finite: got {value}; lower train.learning_rate or raise model.temperature")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         self.optimizer.step()

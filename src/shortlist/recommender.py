@@ -16,6 +16,7 @@ from shortlist.queries import Queries
 
 _ROLES = ("user", "seed", "history")
 _BLOCK = 4096  # queries answered at a time
+_KNOWN = "\x00known history"  # no file has such a column
 
 
 def recommend(bundle: Bundle, questions: pl.DataFrame, k: int, *, exclude_seen: bool = False) -> pl.DataFrame:
@@ -27,7 +28,10 @@ def recommend(bundle: Bundle, questions: pl.DataFrame, k: int, *, exclude_seen: 
     exclude_seen  leave out the query's seed and history as well
     Raises        DataError for columns that contradict each other or are of the wrong type; ValueError for k < 1
     """
-    frame = with_known_histories(bundle, by_role(bundle, questions))
+    frame = by_role(bundle, questions)
+    _refuse_unfit(bundle, frame)
+    frame = with_known_histories(bundle, frame)
+    k = min(k, len(bundle.items)) if k >= 1 else k  # what is longer would be padding
     blocks = [_answer(bundle, frame.slice(start, _BLOCK), k, exclude_seen, start) for start in range(0, max(frame.height, 1), _BLOCK)]
     return pl.concat(blocks)
 
@@ -41,7 +45,13 @@ def read_questions(one: str | None, pattern: str | None) -> pl.DataFrame:
         question = msgspec.json.decode(one.encode(), type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise DataError(f'a query must be one JSON object, e.g. {{"user": 1}}: {error}; got {one!r}') from None
-    return pl.DataFrame({name: pl.Series([value]) for name, value in (question or {"user": None}).items()})  # {} asks nothing
+    columns = {}
+    for name, value in (question or {"user": None}).items():  # {} asks nothing
+        try:
+            columns[name] = pl.Series(name, [value], strict=True)
+        except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+            raise DataError(f"{name!r} of a query must be one value, or a list of values of one type: got {value!r} ({error})") from None
+    return pl.DataFrame(columns)
 
 
 def by_role(bundle: Bundle, questions: pl.DataFrame) -> pl.DataFrame:
@@ -62,12 +72,38 @@ def with_known_histories(bundle: Bundle, frame: pl.DataFrame) -> pl.DataFrame:
     """The table with missing histories of known users filled in."""
     if bundle.histories is None or "user" not in frame.columns or frame["user"].dtype == pl.Null:
         return frame
-    known = bundle.histories.rename({"history": "known_history"})
-    if known["user"].dtype != frame["user"].dtype:
-        frame = frame.with_columns(pl.col("user").cast(known["user"].dtype))
+    known = bundle.histories.rename({"history": _KNOWN})
+    if known["user"].dtype != frame["user"].dtype:  # integers of another width, or categories: `_refuse_unfit` let nothing else pass
+        frame = frame.with_columns(pl.col("user").cast(known["user"].dtype, strict=False))
     frame = frame.join(known, on="user", how="left", maintain_order="left")
-    given = pl.col("history").cast(known["known_history"].dtype) if "history" in frame.columns else pl.lit(None)
-    return frame.with_columns(pl.coalesce(given, pl.col("known_history")).alias("history")).drop("known_history")
+    given = pl.col("history").cast(known[_KNOWN].dtype) if "history" in frame.columns else pl.lit(None)
+    return frame.with_columns(pl.coalesce(given, pl.col(_KNOWN)).alias("history")).drop(_KNOWN)
+
+
+def _refuse_unfit(bundle: Bundle, frame: pl.DataFrame) -> None:
+    """Raise for ids of another type than the version's: 1.5 is no user 1, and "7" no item 7."""
+    wanted = {"seed": bundle.items.ids.dtype, "history": bundle.items.ids.dtype}
+    known_users = bundle.users.ids if bundle.users is not None else None if bundle.histories is None else bundle.histories["user"]
+    if known_users is not None:
+        wanted["user"] = known_users.dtype
+    for role, dtype in wanted.items():
+        if role not in frame.columns or frame[role].dtype == pl.Null:
+            continue
+        got: pl.DataType = frame[role].dtype
+        if role == "history":
+            if not isinstance(got, (pl.List, pl.Array)):
+                raise DataError(f"the history must be a list column: got {got}; write a list of item ids for each query")
+            got = got.inner  # type: ignore[assignment]  # polars types it as the class or an instance
+        fits = got == pl.Null or (got.is_integer() if dtype == pl.Int64 else got in (pl.String, pl.Categorical, pl.Enum))
+        if not fits:
+            raise DataError(f"{role} ids are {dtype} in version {bundle.name}: got {got}; convert them")
+    asked = {*_ROLES, "exclude", *(feature.column for feature in bundle.query_encoder.context.features.values())}
+    events = {name for role in (*_ROLES, "item", "time", "weight") if (name := getattr(bundle.config.columns, role))}
+    if not set(frame.columns) & (asked | events):
+        raise DataError(
+            f"a query needs a column that version {bundle.name} knows: got {', '.join(map(repr, frame.columns)) or 'none'}; "
+            f"it knows {', '.join(sorted(asked))}"
+        )
 
 
 def _answer(bundle: Bundle, frame: pl.DataFrame, k: int, exclude_seen: bool, first_row: int) -> pl.DataFrame:

@@ -20,11 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import torch
 import xxhash
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from shortlist import __version__
 from shortlist.catalogue import Catalogue, read_catalogue
@@ -45,6 +47,7 @@ from shortlist.train import Trainer, TrainLog
 MODEL_FILE, FACTS_FILE, CONFIG_FILE, LOG_FILE = "model.safetensors", "run.json", "config.toml", "train.jsonl"
 CHECKPOINT, EXAMPLES = "checkpoint", "examples"
 _VALIDATION_LEAST = 200
+_REMEMBERED = 1000  # choices of each user that are published: the towers read fewer, `--exclude-seen` leaves out all
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,13 @@ def open_run(folder: Path) -> Run:
     """The finished run in `folder`. Raises BundleError where there is none."""
     if not (folder / MODEL_FILE).exists():
         raise BundleError(f"{folder} must hold a finished run: got no {MODEL_FILE}; run `shortlist train CONFIG --out {folder}` to its end")
+    try:
+        return _opened(folder)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{folder} holds a damaged run: {error}; train it again into another folder") from None
+
+
+def _opened(folder: Path) -> Run:
     config = load_config(folder / CONFIG_FILE)
     facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
     item_encoder, query_encoder = open_encoder(folder, "item_features"), open_query_encoder(folder)
@@ -135,7 +145,10 @@ def claim(folder: Path, facts: dict[str, Any]) -> None:
     """Makes the folder this run's own, or finds that it is."""
     path = folder / FACTS_FILE
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BundleError(f"{path} must be JSON: {error}; remove the folder, or name another") from None
         if found.get("fingerprint") != facts["fingerprint"]:
             raise ConfigError(f"{folder} holds a run of other settings or other data; name another folder, or remove this one")
         return
@@ -151,9 +164,8 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
     for name, table in (("items", dataset.items), ("users", dataset.users)):
         if table is not None:
             table.frame.write_parquet(folder / f"{name}.parquet")
-    encoder = dataset.query_encoder
-    if "user" in train_log.frame.columns and (encoder.history_last or encoder.has_seed):
-        last_choices(train_log, max(encoder.history_last, 1)).write_parquet(folder / "histories.parquet")
+    if "user" in train_log.frame.columns:
+        last_choices(train_log, _REMEMBERED).write_parquet(folder / "histories.parquet")
 
 
 def last_choices(log: EventLog, last: int) -> pl.DataFrame:
@@ -190,10 +202,19 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dic
     return trainer.learner.weights()
 
 
+def settings_key(config: Config) -> str:
+    """A short name of the settings that shape a run: equal settings, equal key."""
+    return xxhash.xxh3_64_hexdigest(repr(_shaping(config)).encode())[:8]
+
+
+def _shaping(config: Config) -> tuple[Any, ...]:
+    train = msgspec.structs.replace(config.train, checkpoint_steps=1, log_steps=1)  # these shape nothing
+    return (config.columns, config.item, config.query, config.model, config.negatives, config.loss, config.frequency, train)
+
+
 def _fingerprint(config: Config, dataset: Dataset) -> str:
     """Changes with any setting that shapes the model, any example and any feature; not with where the files lie."""
-    shaping = (config.columns, config.item, config.query, config.model, config.negatives, config.loss, config.frequency, config.train)
-    digest = xxhash.xxh3_128(repr(shaping).encode())
+    digest = xxhash.xxh3_128(repr(_shaping(config)).encode())
     train = dataset.train
     arrays: list[NDArray[Any]] = [train.item_row, train.weight, train.time, train.queries.seed_row, train.queries.user_row]
     arrays += [train.queries.history_items, train.queries.history_start, train.queries.history_end]

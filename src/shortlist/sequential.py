@@ -19,6 +19,7 @@ from shortlist.backtest import LogTo
 from shortlist.checkpoint import load_tensors, save_tensors
 from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples, assemble_dataset, make_dataset
+from shortlist.errors import ConfigError
 from shortlist.evaluate import evaluation_table, queries_to_test, rank_positives
 from shortlist.growth import carry_over, grown_encoder
 from shortlist.learned import LearnedRetriever
@@ -36,6 +37,10 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
     Raises   DataError where a day has no events, ConfigError if the folder holds another run
     """
     settings = project.config.evaluate
+    if settings.protocol != "rolling":
+        raise ConfigError(
+            f'sequential training goes by days: got evaluate.protocol = "{settings.protocol}"; set "rolling", and name a time'
+        )
     days = rolling_days(project.log, project.config)
     first = rolling_split(project.log, days[0], settings.train_days, settings.test_days)
     dataset = make_dataset(project, first.train_log)

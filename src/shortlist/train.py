@@ -22,6 +22,7 @@ from shortlist.checkpoint import load_tensors, save_tensors, saved_metadata
 from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples
 from shortlist.diagnostics import step_facts, warnings_of
+from shortlist.errors import TrainingError
 from shortlist.learner import Learner
 from shortlist.towers import TwoTower
 
@@ -120,7 +121,7 @@ class Trainer:
     def _end_epoch(self, epoch: int, validate: Validate, log: TrainLog) -> None:
         loss, progress = validate(self.learner.model, self.learner.tables.weights), self.progress
         if not np.isfinite(loss):
-            raise FloatingPointError(f"the validation loss must be finite: got {loss} after epoch {epoch + 1}; lower train.learning_rate")
+            raise TrainingError(f"the validation loss must be finite: got {loss} after epoch {epoch + 1}; lower train.learning_rate")
         if loss < progress.best_loss:
             progress.best_loss, progress.best_epoch = loss, epoch
             self._keep_best()
