@@ -153,7 +153,7 @@ def claim(folder: Path, facts: dict[str, Any]) -> None:
             raise ConfigError(f"{folder} holds a run of other settings or other data; name another folder, or remove this one")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    _write_facts(path, facts)
 
 
 def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: EventLog) -> None:
@@ -176,10 +176,17 @@ def last_choices(log: EventLog, last: int) -> pl.DataFrame:
 
 def finish(folder: Path, facts: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Writes what was learned, which makes the run a finished one, and clears away what only training needed."""
-    (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    _write_facts(folder / FACTS_FILE, facts)
     save_tensors(folder / MODEL_FILE, weights)
     for name in (CHECKPOINT, EXAMPLES):
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _write_facts(path: Path, facts: dict[str, Any]) -> None:
+    """Writes the whole file or leaves the old one."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    partial.replace(path)
 
 
 def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dict[str, torch.Tensor]:
