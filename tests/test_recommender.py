@@ -12,7 +12,7 @@ from small_project import silent, small_project
 from shortlist.bundle import Bundle, open_current
 from shortlist.errors import DataError
 from shortlist.export import publish_run
-from shortlist.recommender import read_questions, recommend
+from shortlist.recommender import ids_from_text, read_questions, recommend
 from shortlist.run import train_run
 
 
@@ -135,3 +135,13 @@ def test_an_unfit_question_is_refused_and_never_answered_as_another(bundle: Bund
 
 def test_a_giant_k_costs_no_more_than_the_corpus(bundle: Bundle) -> None:
     assert recommend(bundle, pl.DataFrame({"user": [1]}), 10**15)["items"].list.len().to_list() == [53]
+
+
+def test_a_csv_whose_ids_happen_to_be_digits_is_read_as_the_versions_ids(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("user_id,seed\n3,17\n7,18\n")
+    asked = read_questions(None, str(tmp_path / "q.csv"))
+    assert asked["seed"].dtype == pl.Int64
+    with pytest.raises(DataError, match="seed ids are String"):
+        recommend(bundle, asked, 4)
+    answers = recommend(bundle, ids_from_text(bundle, asked), 4)
+    assert answers.equals(recommend(bundle, pl.DataFrame({"user_id": [3, 7], "seed": ["17", "18"]}), 4))

@@ -224,11 +224,13 @@ def _publish(options: argparse.Namespace) -> None:
 
 def _recommend(options: argparse.Namespace) -> None:
     from shortlist.bundle import open_current
-    from shortlist.recommender import read_questions, recommend
+    from shortlist.recommender import ids_from_text, read_questions, recommend
     from shortlist.tables_for_people import print_answer
 
     questions = read_questions(options.query, options.queries)
     bundle = open_current(options.store)
+    if options.queries is not None and ".csv" in options.queries:
+        questions = ids_from_text(bundle, questions)
     answers = recommend(bundle, questions, options.k, exclude_seen=options.exclude_seen)
     if options.out is not None:
         answers.write_parquet(options.out)

@@ -80,13 +80,28 @@ def with_known_histories(bundle: Bundle, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.coalesce(given, pl.col(_KNOWN)).alias("history")).drop(_KNOWN)
 
 
+def ids_from_text(bundle: Bundle, questions: pl.DataFrame) -> pl.DataFrame:
+    """The questions of a CSV file, by role, with ids of the version's type: text says not whether 17 is a number or a name.
+
+    Only numbers without leading zeros were read as such, so writing them back as strings loses nothing.
+    """
+    frame = by_role(bundle, questions)
+    names = [
+        role for role, dtype in _id_types(bundle).items() if role in frame.columns and frame[role].dtype == pl.Int64 and dtype == pl.String
+    ]
+    return frame.with_columns(pl.col(names).cast(pl.String)) if names else frame
+
+
+def _id_types(bundle: Bundle) -> dict[str, pl.DataType]:
+    """The type of the ids that each role holds, as far as the version knows."""
+    types = {"seed": bundle.items.ids.dtype, "history": bundle.items.ids.dtype}
+    known_users = bundle.users.ids if bundle.users is not None else None if bundle.histories is None else bundle.histories["user"]
+    return types if known_users is None else {**types, "user": known_users.dtype}
+
+
 def _refuse_unfit(bundle: Bundle, frame: pl.DataFrame) -> None:
     """Raise for ids of another type than the version's: 1.5 is no user 1, and "7" no item 7."""
-    wanted = {"seed": bundle.items.ids.dtype, "history": bundle.items.ids.dtype}
-    known_users = bundle.users.ids if bundle.users is not None else None if bundle.histories is None else bundle.histories["user"]
-    if known_users is not None:
-        wanted["user"] = known_users.dtype
-    for role, dtype in wanted.items():
+    for role, dtype in _id_types(bundle).items():
         if role not in frame.columns or frame[role].dtype == pl.Null:
             continue
         got: pl.DataType = frame[role].dtype
