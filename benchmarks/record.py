@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -21,7 +20,3 @@ def run_record() -> dict[str, Any]:
         "commit": commit.stdout.strip(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps({"benchmark": "record", **run_record()}))

@@ -22,8 +22,6 @@ from shortlist.masks import KnownItems, known_items, same_query_cells
 from shortlist.negatives import MixedNegatives, Negatives
 from shortlist.queries import Queries
 
-ITEM, USER, CONTEXT = "item", "user", "context"
-
 
 @dataclass(frozen=True)
 class Features:

@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-class Frequency(Protocol):
-    """What a sampler must know of the positives' stream."""
-
-    def expected_positives(self, item_row: NDArray[np.integer], others: int) -> NDArray[np.float64]:
-        """(n,) expected count of each item among `others` positives."""
-
-    def chosen(self, item_row: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """(n,) whether anybody chose the item, as far as is known."""
 
 
 @dataclass(frozen=True)

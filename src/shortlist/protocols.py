@@ -58,8 +58,7 @@ def splits(log: EventLog, config: Config) -> Iterator[Split]:
 def rolling_days(log: EventLog, config: Config) -> list[date]:
     """The first test day of each shift, oldest first; shifts are a day apart and the last one ends with the last day."""
     settings = config.evaluate
-    last = settings.last_day or _day_of(int(log.frame["time"].max()))  # type: ignore[arg-type]  # the log has a time and a row
-    final = last - timedelta(days=settings.test_days - 1)
+    final = _last_day(log, config) - timedelta(days=settings.test_days - 1)
     return [final - timedelta(days=shift) for shift in reversed(range(settings.shifts))]
 
 
@@ -104,6 +103,11 @@ def _checked(split: Split, settings: str) -> Split:
     return split
 
 
+def _last_day(log: EventLog, config: Config) -> date:
+    """The last day that counts: the one named, else that of the newest event."""
+    return config.evaluate.last_day or _day_of(int(log.frame["time"].to_numpy().max()))
+
+
 def _day_of(time_us: int) -> date:
     return datetime.fromtimestamp(time_us // 1_000_000, UTC).date()
 
@@ -117,6 +121,5 @@ def latest_window(log: EventLog, config: Config) -> EventLog:
     settings = config.evaluate
     if settings.protocol != "rolling":
         return log
-    last = settings.last_day or _day_of(int(log.frame["time"].max()))  # type: ignore[arg-type]  # the log has a time and a row
-    end = _microseconds(last + timedelta(days=1))
+    end = _microseconds(_last_day(log, config) + timedelta(days=1))
     return log.between(end - settings.train_days * _DAY_US, end)

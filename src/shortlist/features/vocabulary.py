@@ -63,7 +63,7 @@ class Vocabulary:
         return found.fill_null(-1).to_numpy()
 
     def unknown_rows(self, values: pl.Series) -> NDArray[np.int32]:
-        """(n,) the rows the values have, or would have, as unknown ones: what id dropout shows instead."""
+        """(n,) the rows the values have as unknown ones: one of the unknown buckets, by a seeded hash."""
         if self.unknown_buckets == 1:
             return np.full(len(values), FIRST_UNKNOWN_ROW, np.int32)
         hashes = [xxhash.xxh3_64_intdigest(str(value).encode(), seed=_HASH_SEED) % self.unknown_buckets for value in values]
