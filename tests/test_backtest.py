@@ -11,7 +11,7 @@ from small_project import silent, small_project
 from shortlist.backtest import backtest, baselines, train_latest
 from shortlist.dataset import make_dataset
 from shortlist.evaluate import queries_to_test
-from shortlist.protocols import splits
+from shortlist.protocols.configured import splits
 from shortlist.run import open_run
 
 ROLLING = {"evaluate": {"protocol": "rolling", "train_days": 8, "test_days": 1, "shifts": 2, "ks": [5, 10], "bootstrap": 50}}

@@ -19,7 +19,7 @@ from shortlist.errors import BundleError, DataError
 from shortlist.export import publish_run
 from shortlist.features.arrays import flat_arrays
 from shortlist.project import Project
-from shortlist.protocols import splits
+from shortlist.protocols.configured import splits
 from shortlist.queries import Queries
 from shortlist.run import Run, open_run, train_run
 from shortlist.store import versions

@@ -64,6 +64,9 @@ def test_table_paths_are_taken_from_the_files_own_folder(tmp_path: Path) -> None
     assert config.data.events == str(tmp_path / "events.parquet")
     assert config.data.items == "/somewhere/items-*.parquet"
     assert config.data.users is None
+    config = load_config(written(tmp_path), ["evaluate.next_events=next/*.parquet", "evaluate.next_items=/else/items.csv"])
+    assert config.evaluate.next_events == str(tmp_path / "next" / "*.parquet")
+    assert config.evaluate.next_items == "/else/items.csv"
 
 
 def test_a_feature_is_a_bare_kind_or_a_table(tmp_path: Path) -> None:
@@ -251,6 +254,16 @@ def test_an_override_of_an_unknown_key_names_the_nearest(tmp_path: Path) -> None
         ({"evaluate": {"shifts": 0}}, r"evaluate\.train_days, test_days and shifts must be at least 1"),
         ({"columns": {"time": None}}, r'evaluate\.protocol = "rolling" needs times: name \[columns\] time, or set protocol = "holdout"'),
         ({"columns": {"user": None}, "evaluate": {"protocol": "leave_last"}}, r"holds out each user's last event: name \[columns\] user"),
+        (
+            {"columns": {"user": None}, "evaluate": {"protocol": "holdout", "holdout": "users"}},
+            r'"users" holds out users: name \[columns\] user',
+        ),
+        (
+            {"evaluate": {"seen_items": "exclude", "repeats": "apart"}},
+            r'no list that could hold a repeat: got repeats = "apart"; set "drop"',
+        ),
+        ({"evaluate": {"seen_items": "exclude", "repeats": "keep"}}, r'got repeats = "keep"'),
+        ({"evaluate": {"protocol": "release"}}, r"what the next snapshot added: name evaluate\.next_events"),
         ({"item": {"features": {"history": "items"}}}, r"item\.features\.history is of kind 'items', which only queries have"),
     ],
 )
@@ -268,6 +281,8 @@ def test_settings_that_contradict_each_other_are_refused(sections: dict[str, Any
         {"columns": {"time": None, "user": None}, "evaluate": {"protocol": "holdout"}},
         {"model": {"temperature": 0.02, "id_dropout": 0.0}},
         {"query": {"features": {"seed": "item", "history": "items"}}},
+        {"evaluate": {"seen_items": "exclude", "repeats": "drop"}},
+        {"columns": {"time": None}, "evaluate": {"protocol": "release", "next_events": "n"}},
     ],
 )
 def test_settings_at_the_edge_are_accepted(sections: dict[str, Any]) -> None:

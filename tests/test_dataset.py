@@ -25,7 +25,8 @@ from shortlist.features.arrays import flat_arrays
 from shortlist.files import Places
 from shortlist.log import EventLog
 from shortlist.project import Project, open_project
-from shortlist.protocols import Split, holdout_split, leave_last_split
+from shortlist.protocols.holdout import holdout_split, leave_last_split
+from shortlist.protocols.split import Split
 
 STEADY = property_settings(deadline=None, derandomize=True)
 IDS = "abcde"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import subprocess
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,7 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from rich.console import Console
+from small_fetch import Reply, put, quiet, said, zip_bytes
 
 from shortlist.config import feature_settings, load_config
 from shortlist.datasets import fetch, project_folder
@@ -46,14 +44,6 @@ FILMS_1M = {
 USERS_1M = [(3, "M", 25, 15, "55117"), (1, "F", 1, 10, "48067"), (2, "M", 56, 16, "98107-2117")]
 
 
-def zip_bytes(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
 def publisher_1m() -> bytes:
     lines = {
         "ratings.dat": ["::".join(map(str, row)) for row in RATINGS_1M],
@@ -78,29 +68,6 @@ def wheel_1m() -> bytes:
 def small_1m() -> Edition:
     wheel = replace(MOVIELENS_1M.wheel, sha256=hashlib.sha256(wheel_1m()).hexdigest())
     return replace(MOVIELENS_1M, ratings=7, users=3, movies=5, wheel=wheel)
-
-
-def put(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=400)
-
-
-def said(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-class Reply(io.BytesIO):
-    """What `urlopen` gives, without a network."""
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(content)
-        self.headers = {"Content-Length": str(len(content))}
 
 
 class World:
@@ -367,7 +334,7 @@ def test_settings_that_the_user_changed_are_kept(tmp_path: Path, world: World) -
 
 
 def test_unknown_names_and_options_of_other_datasets_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="one of movielens-1m, movielens-100k, debian; got 'netflix'"):
+    with pytest.raises(FetchError, match="one of movielens-1m, movielens-100k, movietweetings, online-retail, debian; got 'netflix'"):
         fetch.fetch_project("netflix", tmp_path, console=quiet())
     with pytest.raises(FetchError, match="keep_same_source must go with a dataset that has it; movielens-1m has no options"):
         fetch.fetch_project("movielens-1m", tmp_path, console=quiet(), keep_same_source=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from pathlib import Path
@@ -11,27 +10,12 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from small_fetch import put, quiet, said
 
 from shortlist.config import feature_settings, load_config
 from shortlist.datasets import apt, debian, fetch
 from shortlist.datasets.debian import distinct_packages, event_table, item_table, related_names, source_of, tag_list
 from shortlist.errors import FetchError
-
-
-def put(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=400)
-
-
-def said(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def test_every_column_that_the_settings_name_is_in_the_tables(tmp_path: Path, fake_apt: Path) -> None:

@@ -18,7 +18,7 @@ from shortlist.errors import ConfigError
 from shortlist.features.vocabulary import CategoryEncoder
 from shortlist.growth import carry_over
 from shortlist.project import Project
-from shortlist.protocols import rolling_days, rolling_split
+from shortlist.protocols.rolling import rolling_days, rolling_split
 from shortlist.run import open_run
 from shortlist.sequential import grown_dataset, train_sequentially
 from shortlist.train import Trainer

@@ -23,7 +23,7 @@ from small_project import GROUPS, NEVER_CHOSEN, small_dataset, small_project
 from shortlist.config import Config
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import encode_corpus, encode_queries, full_corpus_loss
-from shortlist.protocols import Split
+from shortlist.protocols.split import Split
 from shortlist.towers import TwoTower, batch_table_rows
 from shortlist.train import Trainer, Validate
 

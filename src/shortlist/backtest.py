@@ -17,10 +17,13 @@ from shortlist.baselines.cooccurrence import CoOccurrence
 from shortlist.baselines.popularity import Popularity
 from shortlist.config import Config
 from shortlist.dataset import Dataset, make_dataset
-from shortlist.evaluate import Ranked, Retriever, Tested, evaluation_table, queries_to_test, rank_positives
+from shortlist.evaluate import Ranked, Retriever, Tested, asked_queries, rank_positives
+from shortlist.evaluation_table import evaluation_table
 from shortlist.learned import LearnedRetriever
 from shortlist.project import Project
-from shortlist.protocols import Split, latest_window, splits
+from shortlist.protocols.configured import splits
+from shortlist.protocols.rolling import latest_window
+from shortlist.protocols.split import Split
 from shortlist.run import Run, train_run
 from shortlist.train import TrainLog
 
@@ -48,7 +51,7 @@ def backtest(project: Project, folder: Path, *, log_to: LogTo, stage: Stage = qu
         tested.append(split_tested)
         ranked.append(split_ranked)
         _link(folder / LAST, run_folder)
-    return evaluation_table(tested, ranked, project.config.evaluate, len(project.items))
+    return evaluation_table(tested, ranked, project.config.evaluate)
 
 
 def baselines(dataset: Dataset, config: Config) -> list[Retriever]:
@@ -71,11 +74,12 @@ def _test_split(project: Project, split: Split, folder: Path, log_to: LogTo, sta
     train_log = split.train_log
     with stage(f"preparing {split.name}"):
         dataset = make_dataset(project, train_log)
-    examples, tested = queries_to_test(dataset, dataset.encode_split(split, project.config), settings, split.name)
+    corpus, examples, tested = asked_queries(dataset, split, project.config)
     run = train_run(project, train_log, folder, dataset=dataset, log_to=lambda path: log_to(path, f"training for {split.name}"))
     with stage(f"ranking {len(examples):,} queries of {split.name}"):
-        retrievers = [LearnedRetriever(run.model, run.tables, dataset), *baselines(dataset, project.config)]
-        return tested, [rank_positives(retriever, examples, len(dataset.items), settings) for retriever in retrievers]
+        retrievers = [LearnedRetriever(run.model, run.tables, corpus), *baselines(corpus, project.config)]
+        counts = corpus.item_counts
+        return tested, [rank_positives(retriever, examples, len(counts), settings, item_counts=counts) for retriever in retrievers]
 
 
 def _link(link: Path, target: Path) -> None:

@@ -49,8 +49,15 @@ def build_parser() -> argparse.ArgumentParser:
         "public data -> a project folder with a ready shortlist.toml",
         "shortlist fetch movielens-1m --to movielens",
     )
-    fetch.add_argument("dataset", help="movielens-1m, movielens-100k or debian")
+    fetch.add_argument("dataset", help="movielens-1m, movielens-100k, movietweetings, online-retail or debian")
     fetch.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the project folder to make")
+    fetch.add_argument(
+        "--from",
+        dest="files",
+        type=Path,
+        metavar="FOLDER",
+        help="movietweetings, online-retail: a local folder that holds the publisher's files",
+    )
     fetch.add_argument("--keep-same-source", action="store_true", help="debian: keep pairs of packages built from one source")
 
     check = _command(commands, "check", _check, "validate the data and print what will be used", "shortlist check movielens/shortlist.toml")
@@ -152,7 +159,9 @@ def _fetch(options: argparse.Namespace) -> None:
     from shortlist.datasets.fetch import fetch_project
     from shortlist.progress import stderr_console
 
-    path = fetch_project(options.dataset, options.to, console=stderr_console(), keep_same_source=options.keep_same_source)
+    path = fetch_project(
+        options.dataset, options.to, console=stderr_console(), keep_same_source=options.keep_same_source, files=options.files
+    )
     print(path)
 
 

@@ -23,6 +23,9 @@ from shortlist.errors import ConfigError
 LossDesign = Literal["expected_count", "all_corrected", "inclusion", "paper_literal", "uncorrected"]
 Mask = Literal["item", "same_query", "known"]
 FeatureKind = Literal["id", "category", "categories", "text", "number", "vector", "item", "items"]
+DayCount = Literal["calendar", "active"]
+HoldoutUnit = Literal["rows", "pairs", "users", "items"]
+PATHS = {"data": ("events", "items", "users"), "evaluate": ("next_events", "next_items")}
 ITEM_KINDS = ("id", "category", "categories", "text", "number", "vector")
 
 
@@ -150,15 +153,19 @@ class TrainSettings(Section, frozen=True):
 class EvaluateSettings(Section, frozen=True):
     """How the model is judged."""
 
-    protocol: Literal["rolling", "holdout", "leave_last"] = "rolling"  # absent, and the log has no time: holdout
+    protocol: Literal["rolling", "holdout", "leave_last", "release"] = "rolling"  # absent, and the log has no time: holdout
     train_days: int = 30
     test_days: int = 1
     shifts: int = 7
+    days: DayCount = "calendar"  # rolling: what the three above count; active: only days that have events (shops close)
     last_day: date | None = None  # rolling: the last day tested; absent: the last day of the log
-    holdout: Literal["rows", "pairs"] = "rows"
+    holdout: HoldoutUnit = "rows"  # what is drawn at random; users, items: all their events, so that they are cold
     holdout_fraction: float = 0.1
+    next_events: str | None = None  # release: the next snapshot of [data] events, of which the new pairs are tested
+    next_items: str | None = None  # release: the next snapshot of [data] items, out of which is retrieved
     ks: tuple[int, ...] = (10, 50, 100)
-    seen_items: Literal["rank", "exclude"] = "rank"  # may a list hold items of the query's own history?
+    seen_items: Literal["rank", "exclude"] = "rank"  # may a list hold items of the query's own history, or its seed?
+    repeats: Literal["keep", "drop", "apart"] | None = None  # choices of such items; absent: keep, or drop where they are excluded
     bootstrap: int = 1000
     seed: int = 0
 
@@ -188,7 +195,7 @@ class Config(Section, frozen=True):
 def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     """The settings in the TOML file at `path`, with `section.key=value` overrides applied.
 
-    Paths under [data] come back absolute, taken from the file's own folder.
+    Paths to tables (PATHS) come back absolute, taken from the file's own folder.
     Raises ConfigError for a missing file, broken TOML, an unknown key (naming the nearest) or a wrong type.
     """
     try:
@@ -202,11 +209,11 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     for override in overrides:
         _apply_override(tree, override)
     folder = path.resolve().parent
-    data = tree.get("data")
-    if isinstance(data, dict):
-        for key in ("events", "items", "users"):
-            if isinstance(data.get(key), str):
-                data[key] = str(folder / data[key])
+    for section, keys in PATHS.items():
+        values = tree.get(section)
+        for key in keys:
+            if isinstance(values, dict) and isinstance(values.get(key), str):
+                values[key] = str(folder / values[key])
     return config_from_tree(tree, where=str(path))
 
 
@@ -383,8 +390,26 @@ def _refuse_contradictions(config: Config, where: str) -> None:
         (0 < evaluate.holdout_fraction < 1, f"evaluate.holdout_fraction is a share in (0, 1): got {evaluate.holdout_fraction}"),
         (min((*evaluate.ks, 1)) >= 1 and len(evaluate.ks) > 0, f"evaluate.ks needs one or more positive cut-offs: got {list(evaluate.ks)}"),
         (
-            evaluate.protocol == "holdout" or columns.time is not None,
+            evaluate.protocol in ("holdout", "release") or columns.time is not None,
             f'evaluate.protocol = "{evaluate.protocol}" needs times: name [columns] time, or set protocol = "holdout"',
+        ),
+        (
+            evaluate.protocol != "release" or evaluate.next_events is not None,
+            'evaluate.protocol = "release" tests what the next snapshot added: name evaluate.next_events',
+        ),
+        (
+            evaluate.protocol != "release" or (evaluate.next_items is None) == (config.data.items is None),
+            'evaluate.protocol = "release" retrieves out of the next snapshot of the corpus: name evaluate.next_items where [data] items '
+            "is named, and only there",
+        ),
+        (
+            evaluate.seen_items == "rank" or evaluate.repeats in (None, "drop"),
+            f'evaluate.seen_items = "exclude" leaves no list that could hold a repeat: got repeats = "{evaluate.repeats}"; set "drop" (or '
+            'leave it out), or seen_items = "rank"',
+        ),
+        (
+            evaluate.protocol != "holdout" or evaluate.holdout != "users" or columns.user is not None,
+            'evaluate.holdout = "users" holds out users: name [columns] user',
         ),
         (
             evaluate.protocol != "leave_last" or columns.user is not None,

@@ -21,7 +21,7 @@ from shortlist.features.arrays import FeatureArray, columns_from_flat, flat_arra
 from shortlist.features.encoder import TableEncoder, fit_encoder
 from shortlist.log import EventLog
 from shortlist.project import Project, feature_column
-from shortlist.protocols import Split
+from shortlist.protocols.split import Split
 from shortlist.queries import NONE_ROW, Queries, QueryEncoder, without_seed
 
 

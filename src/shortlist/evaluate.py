@@ -1,25 +1,30 @@
-"""How good is a retriever? Every query against the whole corpus, with intervals, slices and what must be beaten beside it.
+"""How good is a retriever? Every query against the whole corpus: which queries count, and where each positive is ranked.
 
 A retriever is anything that answers queries with rows and scores; the learned one and the baselines go the same way.
+evaluation_table.py makes of it what is reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.config import EvaluateSettings
+from shortlist.catalogue import Catalogue
+from shortlist.config import Config, EvaluateSettings
 from shortlist.dataset import Dataset, Examples
-from shortlist.errors import DataError, ShapeError
-from shortlist.metrics import bootstrap_interval, coverage, mrr_at, ndcg_at, pessimistic_rank, recall_at
+from shortlist.errors import DataError
+from shortlist.metrics.lists import coverage, gini, intra_list_similarity, novelty
+from shortlist.metrics.ranking import pessimistic_rank
+from shortlist.protocols.split import Split
 from shortlist.queries import Queries
+from shortlist.slices import DECILES, item_age, popularity_band, slices_of, slices_of_age, slices_of_unseen
+from shortlist.snapshot import over_snapshot
 
 _BLOCK = 2048  # queries at a time
-HEAD_SHARE, MID_SHARE = 1 / 3, 2 / 3  # of the window's choices, by the most chosen items first
 
 
 class Retriever(Protocol):
@@ -37,47 +42,88 @@ class Retriever(Protocol):
 
 @dataclass(frozen=True)
 class Ranked:
-    """What one model did on one split: where it ranked each positive, and how much of the corpus its lists show."""
+    """What one model did on one split: where it ranked each positive, and what its lists show."""
 
     model: str
     rank: NDArray[np.int64]  # (N,) from 1, ties against the model; NOT_FOUND beyond the largest k
-    coverage: dict[int, float]  # by k
+    of_lists: dict[str, float] = field(default_factory=dict)  # coverage, gini, ... by "metric@k"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tested:
-    """The queries of one split: who asked, and which slice each belongs to. One row a query, in the same order for all models."""
+    """The queries of one split: who asked for what, and which slice each belongs to. One row a query, in the same order for all models."""
 
     split: str
+    items: Catalogue  # the corpus that is ranked
     asker: NDArray[np.int64]  # (N,)
+    item_row: NDArray[np.int32]  # (N,) the item chosen
+    decile: NDArray[np.int64]  # (N,) its popularity decile in training, 1 = the most chosen, 0 = never chosen
+    item_age_us: NDArray[np.int64] | None = None  # (N,) since it was first chosen (slices.item_age); None where the log has no times
     slices: dict[str, NDArray[np.bool_]]  # each (N,)
     train_rows: int
-    repeats_left_out: int  # queries whose answer was in their own history, where seen items are excluded
+    repeats_left_out: int = 0  # choices of what the query already knew
     unrewarded_left_out: int = 0  # choices with a reward of 0
 
     def __len__(self) -> int:
         return len(self.asker)
 
 
-def queries_to_test(dataset: Dataset, examples: Examples, settings: EvaluateSettings, split: str) -> tuple[Examples, Tested]:
-    """The examples that count under `settings.seen_items`, and what is known of them. Raises DataError where none is left.
+def asked_queries(dataset: Dataset, split: Split, config: Config) -> tuple[Dataset, Examples, Tested]:
+    """(the dataset of the corpus that is ranked, the queries of `split` that count, what is known of them).
 
-    A choice with a reward of 0 is no right answer and is not tested.
+    The dataset that comes back is `dataset`, but where the split brings a newer corpus (protocol "release"): models and
+    baselines then rank that one, and rows are its rows. Raises DataError where no query is left.
     """
-    repeats = 0
+    ranked = dataset if split.items is None else over_snapshot(dataset, split.items)
+    examples, tested = queries_to_test(ranked, ranked.encode_split(split, config), config.evaluate, split.name)
+    slices = dict(tested.slices)
+    age = item_age(split.log if split.whole_log is None else split.whole_log, ranked.items, examples)
+    if age is not None:
+        slices |= slices_of_age(age)
+    if split.items is not None:
+        slices |= slices_of_unseen(ranked, examples, dataset.items)
+    return ranked, examples, replace(tested, slices=slices, item_age_us=age, train_rows=len(dataset.train))
+
+
+def queries_to_test(dataset: Dataset, examples: Examples, settings: EvaluateSettings, split: str) -> tuple[Examples, Tested]:
+    """The examples that count under `settings.repeats`, and what is known of them. Raises DataError where none is left.
+
+    A choice with a reward of 0 is no right answer and is not tested. A repeat is the choice of an item that the query already
+    knew. Where lists cannot hold such items (seen_items = "exclude"), repeats are never tested: they could not be hit.
+    """
     rewarded = examples.weight > 0
     unrewarded = int((~rewarded).sum())
     examples = examples.take(np.flatnonzero(rewarded))
-    if settings.seen_items == "exclude":
-        fresh = np.array([item not in seen for item, seen in zip(examples.item_row, seen_items(examples.queries), strict=True)], bool)
-        repeats = int((~fresh).sum())
-        examples = examples.take(np.flatnonzero(fresh))
+    repeat = is_repeat(examples)
+    dropped = 0
+    if treatment_of_repeats(settings) == "drop":
+        dropped = int(repeat.sum())
+        examples = examples.take(np.flatnonzero(~repeat))
     if not len(examples):
         raise DataError(
-            f"split {split} needs a query to test: got none, {repeats} left out as known to the query, {unrewarded} for a reward of 0; "
-            'check [evaluate] seen_items (now "' + settings.seen_items + '")'
+            f"split {split} needs a query to test: got none, {dropped} left out as known to the query, {unrewarded} for a reward of 0; "
+            f'check [evaluate] seen_items (now "{settings.seen_items}") and repeats'
         )
-    return examples, Tested(split, examples.asker, slices_of(dataset, examples), len(dataset.train), repeats, unrewarded)
+    slices = slices_of(dataset, examples)
+    if treatment_of_repeats(settings) == "apart":
+        slices |= {"repeats": repeat, "new choices": ~repeat}
+    tested = Tested(
+        split=split,
+        items=dataset.items,
+        asker=examples.asker,
+        item_row=examples.item_row,
+        decile=popularity_band(dataset.item_counts, DECILES)[examples.item_row],
+        slices=slices,
+        train_rows=len(dataset.train),
+        repeats_left_out=dropped,
+        unrewarded_left_out=unrewarded,
+    )
+    return examples, tested
+
+
+def treatment_of_repeats(settings: EvaluateSettings) -> Literal["keep", "drop", "apart"]:
+    """What the settings do with repeats: as they say, else they are dropped where seen items are excluded, and kept where not."""
+    return settings.repeats or ("drop" if settings.seen_items == "exclude" else "keep")
 
 
 def seen_items(queries: Queries) -> list[NDArray[np.int64]]:
@@ -85,8 +131,25 @@ def seen_items(queries: Queries) -> list[NDArray[np.int64]]:
     return [np.append(queries.history(query), queries.seed_row[query]).astype(np.int64) for query in range(len(queries))]
 
 
-def rank_positives(retriever: Retriever, examples: Examples, corpus_size: int, settings: EvaluateSettings) -> Ranked:
-    """Retrieves for every example and finds its positive. One result more than the largest k settles ties at the edge."""
+def is_repeat(examples: Examples) -> NDArray[np.bool_]:
+    """(N,) whether the item chosen is one that its query already knew."""
+    return np.array([item in seen for item, seen in zip(examples.item_row, seen_items(examples.queries), strict=True)], bool)
+
+
+def rank_positives(
+    retriever: Retriever,
+    examples: Examples,
+    corpus_size: int,
+    settings: EvaluateSettings,
+    *,
+    item_counts: NDArray[np.int64] | None = None,
+    vectors: NDArray[np.floating] | None = None,
+) -> Ranked:
+    """Retrieves for every example and finds its positive. One result more than the largest k settles ties at the edge.
+
+    item_counts  (M,) choices in training, for the novelty of lists; None leaves it out
+    vectors      (M, D) by which items of one list are compared, for their similarity; None leaves it out
+    """
     longest = min(max(settings.ks) + 1, corpus_size)
     ranks, lists = [], []
     for start in range(0, len(examples), _BLOCK):
@@ -96,103 +159,25 @@ def rank_positives(retriever: Retriever, examples: Examples, corpus_size: int, s
         ranks.append(pessimistic_rank(rows, scores, block.item_row.astype(np.int64), corpus_size))
         lists.append(rows)
     shown = np.concatenate(lists)
-    covered = {k: coverage(shown, min(k, shown.shape[1]), corpus_size) for k in settings.ks}
-    return Ranked(retriever.name, np.concatenate(ranks), covered)
+    of_lists: dict[str, float] = {}
+    for k in settings.ks:
+        of_lists |= {f"{name}@{k}": value for name, value in _of_lists(shown, min(k, longest), corpus_size, item_counts, vectors).items()}
+    return Ranked(retriever.name, np.concatenate(ranks), of_lists)
 
 
-def slices_of(dataset: Dataset, examples: Examples) -> dict[str, NDArray[np.bool_]]:
-    """Which queries ask for head, mid and tail items, for items unseen in training, and come from unseen users.
-
-    Head are the most chosen items of the window that together drew a third of its choices, mid the next third, tail the
-    rest; an item on the border belongs to the higher band. An unseen item is in the corpus and was never chosen.
-    """
-    counts = dataset.item_counts
-    order = np.argsort(-counts, kind="stable")
-    before = np.empty(len(counts))
-    before[order] = (np.cumsum(counts[order]) - counts[order]) / max(counts.sum(), 1)  # share of choices above each item
-    above, chosen = before[examples.item_row], counts[examples.item_row] > 0
-    known = np.isin(examples.asker, dataset.train.asker) & (examples.asker >= 0)  # nobody is not a known user
-    return {
-        "head items": chosen & (above < HEAD_SHARE),
-        "mid items": chosen & (above >= HEAD_SHARE) & (above < MID_SHARE),
-        "tail items": chosen & (above >= MID_SHARE),
-        "unseen items": ~chosen,
-        "known users": known,
-        "unseen users": ~known,
-    }
-
-
-def evaluation_table(
-    tested: Sequence[Tested], ranked: Sequence[Sequence[Ranked]], settings: EvaluateSettings, corpus_size: int
-) -> dict[str, Any]:
-    """One JSON-able table over all splits: per model and metric the mean, its interval and the number of queries; slices.
-
-    ranked   for each split, one entry a model, in the same order of models
-    The mean over splits weighs every split alike, as the paper's average of seven days does; so each query weighs
-    1 / (queries of its split). Intervals come from a bootstrap over users, a user keeping their queries of all splits.
-    Raises   ShapeError where the splits do not list the same models, each once
-    """
-    _refuse_uneven(ranked)
-    weight = np.concatenate([np.full(len(split), 1.0 / len(split)) for split in tested])
-    asker = np.concatenate([split.asker for split in tested])
-    cluster = np.where(asker < 0, -1 - np.arange(len(asker)), asker)  # nobody in particular: each stands alone
-    masks = {name: np.concatenate([split.slices[name] for split in tested]) for name in tested[0].slices}
-    ranks = {entry.model: np.concatenate([models[i].rank for models in ranked]) for i, entry in enumerate(ranked[0])}
-
-    def summary(rank: NDArray[np.int64], mask: NDArray[np.bool_]) -> dict[str, Any]:
-        return {name: _interval(values[mask], cluster[mask], weight[mask], settings) for name, values in _metrics(rank, settings).items()}
-
-    everything = np.ones(len(weight), bool)
-    models = {name: summary(rank, everything) for name, rank in ranks.items()}
-    for i, entry in enumerate(ranked[0]):
-        for k in settings.ks:
-            models[entry.model][f"coverage@{k}"] = {"mean": float(np.mean([split[i].coverage[k] for split in ranked]))}
-    return {
-        "protocol": settings.protocol,
-        "corpus_size": corpus_size,
-        "queries": len(weight),
-        "seen_items": settings.seen_items,
-        "ties": "count against the model",
-        "interval": f"95 %, bootstrap over users, {settings.bootstrap} resamples",
-        "splits": [
-            {
-                "name": split.split,
-                "train_examples": split.train_rows,
-                "queries": len(split),
-                "repeats_left_out": split.repeats_left_out,
-                "unrewarded_left_out": split.unrewarded_left_out,
-                "models": {
-                    entry.model: {name: float(values.mean()) for name, values in _metrics(entry.rank, settings).items()}
-                    for entry in models_of_split
-                },
-            }
-            for split, models_of_split in zip(tested, ranked, strict=True)
-        ],
-        "models": models,
-        "slices": {
-            name: {
-                "queries": int(mask.sum()),
-                "models": {model: summary(rank, mask) for model, rank in ranks.items()} if mask.any() else {},
-            }
-            for name, mask in masks.items()
-        },
-    }
-
-
-def _refuse_uneven(ranked: Sequence[Sequence[Ranked]]) -> None:
-    names = [[entry.model for entry in models] for models in ranked]
-    if any(line != names[0] for line in names) or len(set(names[0])) < len(names[0]):
-        raise ShapeError(f"every split must list the same models, each once, in one order: got {names}; give each its own name")
-
-
-def _metrics(rank: NDArray[np.int64], settings: EvaluateSettings) -> dict[str, NDArray[np.float64]]:
-    values = {f"recall@{k}": recall_at(rank, k) for k in settings.ks}
-    smallest, largest = min(settings.ks), max(settings.ks)
-    return {**values, f"ndcg@{smallest}": ndcg_at(rank, smallest), f"mrr@{largest}": mrr_at(rank, largest)}
-
-
-def _interval(
-    values: NDArray[np.float64], cluster: NDArray[np.int64], weight: NDArray[np.float64], settings: EvaluateSettings
+def _of_lists(
+    shown: NDArray[np.int64],
+    k: int,
+    corpus_size: int,
+    item_counts: NDArray[np.int64] | None,
+    vectors: NDArray[np.floating] | None,
 ) -> dict[str, float]:
-    interval = bootstrap_interval(values, cluster, weight=weight, resamples=settings.bootstrap, seed=settings.seed)
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "queries": len(values)}
+    """What the first k of all lists show, by metric."""
+    found = {"coverage": coverage(shown, k, corpus_size), "gini": gini(shown, k, corpus_size)}
+    if item_counts is not None:  # one is added to every count: an item without a choice has no finite surprise
+        share = (item_counts + 1) / (item_counts.sum() + len(item_counts))
+        found["novelty"] = float(novelty(shown[shown[:, 0] >= 0], k, share).mean())
+    pairs = shown[(shown[:, :k] >= 0).sum(axis=1) >= 2]
+    if vectors is not None and len(pairs):
+        found["intra_list_similarity"] = float(intra_list_similarity(pairs, k, vectors).mean())
+    return found

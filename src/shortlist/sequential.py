@@ -20,11 +20,13 @@ from shortlist.checkpoint import load_tensors, save_tensors
 from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples, assemble_dataset, make_dataset
 from shortlist.errors import ConfigError
-from shortlist.evaluate import evaluation_table, queries_to_test, rank_positives
+from shortlist.evaluate import asked_queries, rank_positives
+from shortlist.evaluation_table import evaluation_table
 from shortlist.growth import carry_over, grown_encoder
 from shortlist.learned import LearnedRetriever
 from shortlist.project import Project
-from shortlist.protocols import Split, rolling_days, rolling_split
+from shortlist.protocols.rolling import rolling_days, rolling_split
+from shortlist.protocols.split import Split
 from shortlist.run import CHECKPOINT, LOG_FILE, claim, finish, run_facts, write_inputs
 from shortlist.train import Trainer
 
@@ -42,7 +44,7 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
             f'sequential training goes by days: got evaluate.protocol = "{settings.protocol}"; set "rolling", and name a time'
         )
     days = rolling_days(project.log, project.config)
-    first = rolling_split(project.log, days[0], settings.train_days, settings.test_days)
+    first = rolling_split(project.log, days[0], settings.train_days, settings.test_days, days=settings.days)
     dataset = make_dataset(project, first.train_log)
     facts = {**run_facts(project.config, dataset, first.train_log), "sequential_days": [day.isoformat() for day in days]}
     claim(folder, facts)
@@ -51,8 +53,9 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
     ever = dataset.item_counts > 0
     tested, ranked, split = [], [], first
     for number, day in enumerate(days):
-        split = rolling_split(project.log, day, settings.train_days + number, settings.test_days)  # histories reach back to the start
-        examples, facts_of_day = queries_to_test(dataset, dataset.encode_split(split, project.config), settings, day.isoformat())
+        # histories reach back to the start
+        split = rolling_split(project.log, day, settings.train_days + number, settings.test_days, days=settings.days)
+        _, examples, facts_of_day = asked_queries(dataset, split, project.config)
         retriever = LearnedRetriever(trainer.learner.model, trainer.learner.tables.weights, dataset)
         tested.append(facts_of_day)
         ranked.append([rank_positives(retriever, examples, len(dataset.items), settings)])
@@ -64,7 +67,7 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
         ever = ever | (np.bincount(today.item_row, minlength=len(ever)) > 0)
     write_inputs(folder, project.config, dataset, split.log)
     finish(folder, {**facts, "examples": len(dataset.train), "last_time": split.log.facts.get("last_time")}, trainer.learner.weights())
-    return evaluation_table(tested, ranked, settings, len(project.items))
+    return evaluation_table(tested, ranked, settings)
 
 
 def _learn(trainer: Trainer, folder: Path, day: str, log_to: LogTo) -> None:

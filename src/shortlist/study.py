@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ from shortlist.config import Config, config_from_tree, config_tree
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.encode import Tables, full_corpus_loss
 from shortlist.errors import ConfigError
-from shortlist.evaluate import Tested, queries_to_test, rank_positives
+from shortlist.evaluate import Tested, asked_queries, rank_positives
 from shortlist.learned import LearnedRetriever
-from shortlist.metrics import ndcg_at, recall_at
+from shortlist.metrics.ranking import ndcg_at, recall_at
 from shortlist.project import Project
-from shortlist.protocols import splits
+from shortlist.protocols.configured import splits
 from shortlist.run import run_facts, split_validation
 from shortlist.towers import TwoTower
 from shortlist.train import Trainer
@@ -103,8 +104,7 @@ def run_study(name: str, project: Project, folder: Path, *, seeds: int, log_to: 
         raise ConfigError(f"a study must be one of {', '.join(STUDIES)}: got {name!r}")
     *_, split = splits(project.log, project.config)
     dataset = make_dataset(project, split.train_log)
-    settings = project.config.evaluate
-    examples, tested = queries_to_test(dataset, dataset.encode_split(split, project.config), settings, split.name)
+    corpus, examples, tested = asked_queries(dataset, split, project.config)
     is_large = len(dataset.items) > LARGEST_FULL_SOFTMAX
     full = [variant for variant, changes in STUDIES[name].items() if changes.get("negatives", {}).get("kind") == "full"]
     too_large = {variant: f"{len(dataset.items):,} items: its logits do not fit" for variant in full if is_large}
@@ -115,7 +115,8 @@ def run_study(name: str, project: Project, folder: Path, *, seeds: int, log_to: 
             if variant in too_large:
                 continue
             config = changed(project.config, changes, seed)
-            trials.append(_kept(folder, variant, config, lambda: _trial(variant, config, dataset, examples, tested, folder, log_to)))  # noqa: B023  # called at once
+            trial = partial(_trial, variant, config, dataset, corpus, examples, tested, folder, log_to)
+            trials.append(_kept(folder, variant, config, trial))
     return {**_table(name, project, split.name, dataset, tested, trials), "left_out": too_large}
 
 
@@ -147,7 +148,10 @@ def _kept(folder: Path, variant: str, config: Config, run: Callable[[], Trial]) 
     return trial
 
 
-def _trial(variant: str, config: Config, dataset: Dataset, examples: Examples, tested: Tested, folder: Path, log_to: LogTo) -> Trial:
+def _trial(
+    variant: str, config: Config, dataset: Dataset, corpus: Dataset, examples: Examples, tested: Tested, folder: Path, log_to: LogTo
+) -> Trial:
+    """`corpus` is what is ranked: the dataset, or, where the split brings one, over a newer snapshot of the items."""
     fit, validation = split_validation(dataset.train, config.train)
     trainer = Trainer(dataset, fit, config)
     log_weight = trainer.learner.negatives.log_weight()
@@ -160,8 +164,8 @@ def _trial(variant: str, config: Config, dataset: Dataset, examples: Examples, t
     with log_to(log_file, f"{variant}, seed {config.train.seed}") as log:
         trainer.fit(validate if len(validation) else None, log)
     seconds = time.perf_counter() - started
-    retriever = LearnedRetriever(trainer.learner.model, trainer.learner.tables.weights, dataset)
-    rank = rank_positives(retriever, examples, len(dataset.items), config.evaluate).rank
+    retriever = LearnedRetriever(trainer.learner.model, trainer.learner.tables.weights, corpus)
+    rank = rank_positives(retriever, examples, len(corpus.items), config.evaluate).rank
     longest, shortest = max(config.evaluate.ks), min(config.evaluate.ks)
     metrics = {f"recall@{k}": float(recall_at(rank, k).mean()) for k in config.evaluate.ks}
     metrics[f"ndcg@{shortest}"] = float(ndcg_at(rank, shortest).mean())
@@ -179,7 +183,7 @@ def _table(name: str, project: Project, split: str, dataset: Dataset, tested: Te
         "split": split,
         "train_examples": len(dataset.train),
         "queries": len(tested),
-        "corpus_size": len(dataset.items),
+        "corpus_size": len(tested.items),
         "slice_queries": {slice_name: int(mask.sum()) for slice_name, mask in tested.slices.items()},
         "settings": json.loads(msgspec.json.encode(config_tree(project.config))),
         "variants": {

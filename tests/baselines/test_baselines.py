@@ -23,7 +23,8 @@ from shortlist.evaluate import rank_positives
 from shortlist.files import Places
 from shortlist.log import EventLog
 from shortlist.project import Project
-from shortlist.protocols import Split, holdout_split, leave_last_split
+from shortlist.protocols.holdout import holdout_split, leave_last_split
+from shortlist.protocols.split import Split
 from shortlist.queries import Queries
 
 STEADY = property_settings(deadline=None, derandomize=True)

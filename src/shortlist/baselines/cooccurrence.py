@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from shortlist.baselines.chosen_by import chosen_by_seed, shown_rows
 from shortlist.baselines.top_rows import top_rows
 from shortlist.dataset import Dataset, Examples
 from shortlist.queries import Queries
@@ -39,7 +40,7 @@ class CoOccurrence:
         train, size = dataset.train, len(dataset.items)
         self.seeds_ask = seeds_ask
         if seeds_ask:
-            self.chosen = _chosen_by_seed(train, size)  # (seed, item) 0 or 1
+            self.chosen = chosen_by_seed(train, size)  # (seed, item) 0 or 1
             self.choosers = np.asarray(self.chosen.sum(axis=0), np.float32).ravel()  # (M,)
         else:
             self.near = _near_choices(train, size)  # (what a query shows, item)
@@ -62,7 +63,7 @@ class CoOccurrence:
 
     def _near_shown(self, queries: Queries) -> NDArray[np.float32]:
         """(B, M) counts of items near those that the queries show."""
-        return np.asarray((_weighted(_shown(queries, _LAST), len(self.backing)) @ self.near).toarray(), np.float32)
+        return np.asarray((_weighted(shown_rows(queries, _LAST), len(self.backing)) @ self.near).toarray(), np.float32)
 
     def _beside_choices(self, queries: Queries) -> NDArray[np.float32]:
         """(B, M) counts of items that share a seed with the query's seed or with its choices; an item does not count for itself."""
@@ -75,7 +76,7 @@ class CoOccurrence:
 def _near_choices(train: Examples, size: int) -> sparse.csr_matrix:
     """(M, M): for each pair of items, the sum of 1 / distance over the times the second was chosen after the first was shown."""
     first = max(0, len(train) - _MOST_EXAMPLES)
-    shown = _shown(train.queries.take(np.arange(first, len(train))), _LAST)  # (n, L)
+    shown = shown_rows(train.queries.take(np.arange(first, len(train))), _LAST)  # (n, L)
     item = train.item_row[first:]
     near = sparse.csr_matrix((size, size), dtype=np.float32)
     for place in range(shown.shape[1]):
@@ -83,20 +84,6 @@ def _near_choices(train: Examples, size: int) -> sparse.csr_matrix:
         weight = np.full(int(known.sum()), 1.0 / (1 + place), np.float32)
         near = near + sparse.csr_matrix((weight, (shown[known, place], item[known])), shape=(size, size))
     return near
-
-
-def _chosen_by_seed(train: Examples, size: int) -> sparse.csr_matrix:
-    known = train.queries.seed_row >= 0
-    pairs = (train.queries.seed_row[known], train.item_row[known])
-    chosen = sparse.csr_matrix((np.ones(int(known.sum()), np.float32), pairs), shape=(size, size))
-    return chosen.minimum(1)
-
-
-def _shown(queries: Queries, last: int) -> NDArray[np.int32]:
-    """(N, last) the items a query shows: its seed, then its history, newest first, in which a derived seed stands already."""
-    history = queries.newest_first(last)
-    own_seed = (queries.seed_row >= 0) & (queries.seed_row != history[:, 0])
-    return np.where(own_seed[:, None], np.column_stack([queries.seed_row, history[:, :-1]]), history)
 
 
 def _weighted(rows: NDArray[np.int32], size: int) -> sparse.csr_matrix:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from shortlist.index.contract import best_first
 
@@ -46,3 +47,14 @@ def _top_block(
         scores = np.take_along_axis(scores, all_rows, axis=1)
     rows = np.where(np.isneginf(scores), -1, all_rows)
     return best_first(rows, scores + np.float32(0.0), k)
+
+
+def largest_of_rows(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
+    """The matrix with the `count` largest of the positive entries of each row, of equal ones the lower columns; the others gone."""
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, row))
+    order = order[matrix.data[order] > 0]
+    row = row[order]  # ascending
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = order[place < count]
+    return sparse.csr_matrix((matrix.data[kept], (row[place < count], matrix.indices[kept])), shape=matrix.shape)

