@@ -27,7 +27,11 @@ def train_ials(chosen: sparse.csr_matrix, /, *, regularization: float, unobserve
     solver = LeastSquares(regularization, unobserved)
     vectors = item_vectors(chosen, factors, solver)
 
-    return lambda weights: np.matmul(solver.solve(weights, vectors), vectors.T)
+    def score(weights: sparse.csr_matrix) -> Matrix:
+        scores: Matrix = np.matmul(solver.solve(weights, vectors), vectors.T)
+        return scores
+
+    return score
 
 
 def item_vectors(chosen: sparse.csr_matrix, factors: int, solver: LeastSquares) -> Matrix:
