@@ -37,7 +37,7 @@ def train_ials(chosen: sparse.csr_matrix, /, *, regularization: float, unobserve
 def item_vectors(chosen: sparse.csr_matrix, factors: int, solver: LeastSquares) -> Matrix:
     """(M, factors) the items' vectors y from the (A, M) choices; an item that nobody chose has the zero vector."""
     rng = np.random.default_rng(0)
-    vectors = (rng.standard_normal((chosen.shape[1], factors)) * _START / np.sqrt(factors)).astype(np.float32)
+    vectors: Matrix = (rng.standard_normal((chosen.shape[1], factors)) * _START / np.sqrt(factors)).astype(np.float32)
     choosers = chosen.T.tocsr()
     for _ in range(_SWEEPS):
         vectors = solver.solve(choosers, solver.solve(chosen, vectors))
