@@ -106,6 +106,9 @@ ORDER = (
     "bundle",
     "recommender",
     "mining",
+    # the service
+    "serve/__init__",
+    "serve/messages",
     # whole stages, one a command
     "run",
     "export",
