@@ -109,6 +109,18 @@ ORDER = (
     # the service
     "serve/__init__",
     "serve/messages",
+    "serve/contract",
+    "serve/keys",
+    "serve/limits",
+    "serve/routes",
+    "serve/refusals",
+    "serve/openapi",
+    "serve/gate",
+    "serve/metrics",
+    "serve/logs",
+    "serve/app",
+    "serve/protocol",
+    "serve/server",
     # whole stages, one a command
     "run",
     "export",

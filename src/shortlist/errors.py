@@ -29,3 +29,15 @@ class TrainingError(ShortlistError, FloatingPointError):
 
 class FetchError(ShortlistError):
     """Public data could not be had, or is not what it should be."""
+
+
+class BadRequestError(ShortlistError):
+    """A request to the service is well formed, but cannot be meant (HTTP 422)."""
+
+
+class NotFoundError(ShortlistError):
+    """What a request names is not there (HTTP 404)."""
+
+
+class UnavailableError(ShortlistError):
+    """The service cannot answer now; a later try may succeed (HTTP 503)."""
