@@ -296,9 +296,9 @@ class App:
         return [*headers, (b"connection", b"close")] if self.state == "draining" else headers
 
     def _record(self, route: Route | None, status: int, seconds: float, request_id: str) -> None:
-        """Counts an answer; logs one in many, and every fault."""
+        """Counts an answer; logs one in many, and every fault of ours."""
         self.metrics.count(route, status, seconds)
-        if status >= 500 or self.log.is_sampled():
+        if status == 500 or self.log.is_sampled():
             method, path = (route.method, route.path) if route is not None else ("", "")
             self.log.say("request", request_id=request_id, method=method, route=path, status=status, ms=round(seconds * 1e3, 3))
 

@@ -43,7 +43,7 @@ class Metrics:
     def count(self, route: Route | None, status: int, seconds: float) -> None:
         """One answer, given `seconds` after its request was there."""
         self._cells[self._row + self._place[route, status]] += 1.0
-        if route is not None:
+        if route is not None and status == 200:
             first = self._row + self._times[route.name]
             self._cells[first + bisect_left(BOUNDS_S, seconds)] += 1.0
             self._cells[first + len(BOUNDS_S) + 1] += seconds
@@ -64,7 +64,9 @@ class Metrics:
             if value:
                 method, path = ("", "") if route is None else (route.method, route.path)
                 yield f'shortlist_http_requests_total{{method="{method}",route="{path}",status="{status}"}} {value:g}'
-        yield from _head("shortlist_http_request_seconds", "histogram", "Time from a whole request to its answer.")
+        yield from _head(
+            "shortlist_http_request_seconds", "histogram", "Time from a whole request to its answer, of those answered with 200."
+        )
         for route in ROUTES:
             first = self._times[route.name]
             yield from _histogram(f'method="{route.method}",route="{route.path}"', sums[first : first + len(BOUNDS_S) + 2])
