@@ -121,6 +121,7 @@ ORDER = (
     "serve/app",
     "serve/protocol",
     "serve/server",
+    "serve/client",
     # whole stages, one a command
     "run",
     "export",

@@ -19,7 +19,7 @@ class Clock:
     """Time that moves when it is told to."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.now = 0.0
 
     def __call__(self) -> float:
         return self.now

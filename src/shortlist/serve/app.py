@@ -72,9 +72,7 @@ class App:
         }
         self._open_service = open_service
         self._keys = keys or Keys({})
-        self._threads = {  # a thread starts when it is needed
-            lane: ThreadPoolExecutor(max(gate.width, self.limits.threads), lane.value) for lane, gate in self.gates.items()
-        }
+        self._threads: dict[Lane, ThreadPoolExecutor] = {}
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
             route.name: msgspec.json.Decoder(route.takes) for route in ROUTES if route.takes is not None
         }
@@ -89,6 +87,7 @@ class App:
 
     async def open(self) -> None:
         """Comes back when the service answers; until then /ready says 503. Raises what opening it raises."""
+        self._threads = {lane: ThreadPoolExecutor(self.limits.threads, lane.value) for lane in self.gates}  # a thread starts when needed
         try:
             self.service = await asyncio.get_running_loop().run_in_executor(self._threads[Lane.ADMIN], self._open_service)
         except BaseException:

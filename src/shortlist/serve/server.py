@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -30,7 +31,7 @@ import uvicorn
 from shortlist.errors import ConfigError, ShortlistError
 from shortlist.serve.app import App
 from shortlist.serve.contract import Answering
-from shortlist.serve.keys import Keys
+from shortlist.serve.keys import Keys, keys_from
 from shortlist.serve.limits import Limits
 from shortlist.serve.logs import Log, LogHandler
 from shortlist.serve.metrics import Metrics, shared_memory
@@ -54,6 +55,18 @@ class Serving:
     port: int = 8000
     workers: int = 1
     limits: Limits = field(default_factory=Limits)
+
+
+def serve_store(store: Path, *, host: str, port: int, workers: int, events: str | None) -> None:
+    """Serves a store as `serve` does, with the keys that the environment names (keys.py), events in the database `events`."""
+
+    def open_service() -> Answering:
+        from shortlist.serve.service import Service  # not before the workers are forked
+        from shortlist.serve.settings import ServeSettings
+
+        return Service.open(store, ServeSettings(events=events))
+
+    serve(Serving(open_service=open_service, keys=keys_from(os.environ, host=host), host=host, port=port, workers=workers))
 
 
 def serve(serving: Serving) -> None:
@@ -210,11 +223,15 @@ def _listen(host: str, port: int) -> socket.socket:
     """A bound socket. Raises ConfigError where the address cannot be had."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"the host must be an address or a name of this machine: got {host!r} ({error})") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         raise ConfigError(f"the address {host}:{port} must be free and this machine's: {error}; choose another --host or --port") from None
     listener.set_inheritable(True)
     return listener
