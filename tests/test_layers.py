@@ -109,6 +109,17 @@ ORDER = (
     # the service
     "serve/__init__",
     "serve/messages",
+    "serve/settings",
+    "serve/ids",
+    "serve/context",
+    "serve/query_path",
+    "serve/predicates",
+    "serve/overlay",
+    "serve/eligibility",
+    "serve/sealed_search",
+    "serve/popular",
+    "serve/version",
+    "serve/service",
     # whole stages, one a command
     "run",
     "export",

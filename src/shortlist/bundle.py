@@ -45,6 +45,7 @@ class Bundle:
     query_encoder: QueryEncoder
     user_features: dict[str, FeatureArray]  # U + 1 entries, the last for nobody
     histories: pl.DataFrame | None  # user, history (list of item ids, oldest first): the state when training ended
+    popularity: NDArray[np.int64] | None  # (M,) how often training saw each item chosen; None in older bundles
     tables: dict[str, NDArray[np.float32]]
     embeddings: NDArray[np.float32]  # (M, D) what queries see of an item
     vectors: NDArray[np.float32]  # (M, S) what is searched
@@ -109,7 +110,7 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder} must be of bundle format {FORMAT}: got {facts.get('bundle')!r}; publish it again with this program")
     users_path, histories_path = folder / "users.parquet", folder / "histories.parquet"
     vectors = _mapped(folder / "vectors.npy")
-    has_users = users_path.exists()
+    has_users, popularity_path = users_path.exists(), folder / "popularity.npy"
     return Bundle(
         name=folder.name,
         config=load_config(folder / "config.toml"),
@@ -119,6 +120,7 @@ def open_bundle(folder: Path) -> Bundle:
         query_encoder=open_query_encoder(folder),
         user_features=columns_from_flat(open_arrays(folder / "user_features")) if has_users else {},
         histories=pl.read_parquet(histories_path) if histories_path.exists() else None,
+        popularity=np.load(popularity_path, allow_pickle=False) if popularity_path.exists() else None,
         tables=open_arrays(folder / "tables"),
         embeddings=_mapped(folder / "embeddings.npy"),
         vectors=vectors,
