@@ -32,12 +32,12 @@ class FetchError(ShortlistError):
 
 
 class BadRequestError(ShortlistError):
-    """A request to the service is well formed, but cannot be meant (HTTP 422)."""
+    """A request asks for what this version cannot mean: another type of id, an unknown column. The caller must change it."""
 
 
 class NotFoundError(ShortlistError):
-    """What a request names is not there (HTTP 404)."""
+    """What the request names is not there."""
 
 
 class UnavailableError(ShortlistError):
-    """The service cannot answer now; a later try may succeed (HTTP 503)."""
+    """The service cannot do it now: a full overlay, a slow database, a refused version. Trying again later may help."""

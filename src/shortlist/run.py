@@ -5,6 +5,7 @@ run.json            what it was trained on, and whether it is finished
 item_features.*  user_features.*  context_features.*  query.json       the fitted encoders
 items.parquet  users.parquet                                            the tables, in row order
 histories.parquet   the last choices of each user when the window ended
+popularity.npy      how often the window chose each item, in row order
 train.jsonl         the log of training, one JSON object a line
 checkpoint/         where training stands (while it runs)
 model.safetensors   all learned numbers (when it is finished)
@@ -45,7 +46,7 @@ from shortlist.towers import TwoTower
 from shortlist.train import Trainer, TrainLog
 
 MODEL_FILE, FACTS_FILE, CONFIG_FILE, LOG_FILE = "model.safetensors", "run.json", "config.toml", "train.jsonl"
-CHECKPOINT, EXAMPLES = "checkpoint", "examples"
+CHECKPOINT, EXAMPLES, POPULARITY = "checkpoint", "examples", "popularity.npy"
 _VALIDATION_LEAST = 200
 _REMEMBERED = 1000  # choices of each user that are published: the towers read fewer, `--exclude-seen` leaves out all
 
@@ -164,6 +165,7 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
     for name, table in (("items", dataset.items), ("users", dataset.users)):
         if table is not None:
             table.frame.write_parquet(folder / f"{name}.parquet")
+    np.save(folder / POPULARITY, dataset.item_counts, allow_pickle=False)
     if "user" in train_log.frame.columns:
         last_choices(train_log, _REMEMBERED).write_parquet(folder / "histories.parquet")
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import (
+    Eligible,
     Float32s,
     Index,
     Keys,
@@ -37,6 +38,7 @@ FACTS_FILE = "exact.json"
 FACTS_LARGEST_BYTES = 4096
 QUERY_BLOCK = 128
 BLOCK_ENTRIES = 1 << 22  # scores at a time: 16 MB
+GATHERED_SHARE = 1 / 8  # of the corpus: copying more than that costs one query more than it saves
 GROUPS_PER_RESULT = 8  # with 8k groups, the k-th largest group maximum lets about 1.07k entries through
 NOTHING = np.uint64(0xFF800000_FFFFFFFF)  # the order key of row -1 with score -inf
 LOWEST = np.finfo(np.float32).min
@@ -85,10 +87,25 @@ class ExactIndex(Index):
         facts = _Facts(kind=self.kind, size=self.size, dim=self.dim)
         (folder / FACTS_FILE).write_bytes(msgspec.json.encode(facts))
 
-    def search(self, queries: Float32s, k: int, *, exclude: Sequence[NDArray[Any]] | None = None) -> tuple[Rows, Float32s]:
+    def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
+        """The rows of `mask`, with copies of their vectors where these are at most a GATHERED_SHARE of the corpus."""
+        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= GATHERED_SHARE * self.size else None)
+
+    def search(
+        self,
+        queries: Float32s,
+        k: int,
+        *,
+        exclude: Sequence[NDArray[Any]] | None = None,
+        eligible: Eligible | NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Float32s]:
         """(rows, scores), each (B, k), as the contract says."""
+        allowed = self._prepared(eligible)
+        if allowed is not None and (allowed.gathered is not None or not len(allowed)):
+            return allowed.search(queries, k, exclude=exclude)
         norms = check_queries(queries, self.dim, k)
         excluded = check_exclude(exclude, len(queries), self.size)
+        ineligible = None if allowed is None else ~allowed.mask
         slack = _largest_error(norms * self._largest_norm, self.dim)
         best = np.full((len(queries), min(k, self.size)), NOTHING, np.uint64)  # (B, min(k, M)) order keys
         rows_at_once = max(1, min(len(queries), QUERY_BLOCK))
@@ -97,14 +114,23 @@ class ExactIndex(Index):
             columns = slice(start, min(start + columns_at_once, self.size))
             for first in range(0, len(queries), rows_at_once):
                 lines = slice(first, min(first + rows_at_once, len(queries)))
-                self._search_block(queries, lines, columns, slack, excluded, best)
+                self._search_block(queries, lines, columns, slack, excluded, ineligible, best)
         return padded(*from_order_keys(best), k)
 
     def _search_block(
-        self, queries: Float32s, lines: slice, columns: slice, slack: Float32s, excluded: tuple[Rows, Rows], best: Keys
+        self,
+        queries: Float32s,
+        lines: slice,
+        columns: slice,
+        slack: Float32s,
+        excluded: tuple[Rows, Rows],
+        ineligible: NDArray[np.bool_] | None,
+        best: Keys,
     ) -> None:
         """Nothing comes back: best[lines] takes in what the block of `lines` by `columns` holds."""
         scores = queries[lines] @ self._vectors[columns].T  # (b, C)
+        if ineligible is not None:
+            scores[:, ineligible[columns]] = -np.inf
         _blank(scores, lines, columns, excluded)
         k = best.shape[1]
         _, so_far = from_order_keys(best[lines, k - 1])
@@ -116,6 +142,11 @@ class ExactIndex(Index):
         keys = order_keys(row, score_pairs(queries[lines], self._vectors, query, row))
         found = _one_line_each(query, keys, len(scores))
         best[lines] = np.sort(np.concatenate([best[lines], found], axis=1), axis=1)[:, :k]
+
+
+def gather(vectors: Float32s, rows: Rows) -> ExactIndex:
+    """An exact index over copies of the vectors at `rows`."""
+    return ExactIndex(np.ascontiguousarray(vectors[rows]))
 
 
 def _largest_error(norms: NDArray[np.float64], dim: int) -> Float32s:
