@@ -9,13 +9,13 @@ from typing import Any
 from small_service import SmallService
 
 from shortlist.errors import BundleError
-from shortlist.serve.contract import Answering
+from shortlist.serve.contract import ServiceContract
 from shortlist.serve.keys import Keys
 from shortlist.serve.limits import Limits
 from shortlist.serve.server import Serving, serve
 
 
-def open_small(options: dict[str, Any]) -> Answering:
+def open_small(options: dict[str, Any]) -> ServiceContract:
     if options.get("broken"):
         raise BundleError("the store must hold a version: got none")
     return SmallService(options.get("seconds", 0.0))

@@ -137,6 +137,7 @@ ORDER = (
     "serve/logs",
     "serve/app",
     "serve/protocol",
+    "serve/listener",
     "serve/server",
     "serve/client",
     # whole stages, one a command

@@ -74,7 +74,7 @@ def test_the_room_is_the_allowed_wait_over_the_pace() -> None:
         clock = Clock()
         gate = Gate(wait_longest_s=0.05, clock=clock)
         await work(gate, clock, 0.001)
-        first = gate.room  # 50 ms / 1 ms
+        first = gate.room  # 50 ms / .99 ms
         for _ in range(200):
             await work(gate, clock, 0.004)
             await asyncio.sleep(0)
@@ -101,6 +101,18 @@ def test_the_pace_of_a_busy_gate_counts_what_lies_between_answers() -> None:
         return gate.pace_s
 
     assert asyncio.run(run()) == pytest.approx(0.004, rel=1e-3)
+
+
+def test_the_slow_first_answers_of_a_process_do_not_shut_the_gate() -> None:
+    async def run() -> int:
+        clock = Clock()
+        gate = Gate(wait_longest_s=0.05, clock=clock)
+        for seconds in (0.4, 0.02, 0.00099, 0.003):
+            await work(gate, clock, seconds)
+            await asyncio.sleep(0)
+        return gate.room  # the quickest so far: 50 ms / .99 ms
+
+    assert asyncio.run(run()) == 50
 
 
 def test_one_stall_does_not_shut_the_gate() -> None:

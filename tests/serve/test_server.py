@@ -21,7 +21,7 @@ from load.open_loop import post, run_open_loop, schedule
 from load.server_process import ServerProcess, running
 
 from shortlist.errors import ConfigError
-from shortlist.serve.server import _listen
+from shortlist.serve.listener import open_listener, take_last
 
 PROGRAM = Path(__file__).parents[1] / "small_server.py"
 QUICK = {"receive_longest_s": 0.6, "linger_longest_s": 0.5, "drain_notice_s": 0.3, "drain_longest_s": 2.0}
@@ -311,4 +311,18 @@ def test_an_address_that_is_taken_is_refused_with_the_fix() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ConfigError, match=r"must be free and this machine's.*choose another --host or --port"):
-            _listen("127.0.0.1", taken.getsockname()[1])
+            open_listener("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_listener_that_stops_hands_over_what_was_taken_and_then_takes_no_more() -> None:
+    listener = open_listener("127.0.0.1", 0)
+    address = listener.getsockname()
+    waiting = [socket.create_connection(address) for _ in range(7)]
+    late = socket.socket()
+    late.settimeout(0.2)
+    taken = list(take_last(listener))
+    with pytest.raises(TimeoutError):  # not taken, not refused: it tries again, and is refused when the socket is closed
+        late.connect(address)
+    assert len(taken) == 7 and list(take_last(listener)) == []
+    for connection in (*waiting, *taken, late, listener):
+        connection.close()

@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from shortlist.errors import BadRequestError, NotFoundError, UnavailableError
-from shortlist.serve.contract import Answering
+from shortlist.serve.contract import ServiceContract
 from shortlist.serve.gate import Gate
 from shortlist.serve.keys import Keys, Role
 from shortlist.serve.limits import Limits
@@ -51,7 +51,7 @@ class App:
 
     def __init__(
         self,
-        open_service: Callable[[], Answering],
+        open_service: Callable[[], ServiceContract],
         *,
         keys: Keys | None = None,
         limits: Limits | None = None,
@@ -62,7 +62,7 @@ class App:
         self.metrics = metrics or Metrics()
         self.log = log or Log()
         self.state = "starting"
-        self.service: Answering | None = None
+        self.service: ServiceContract | None = None
         wait = self.limits.wait_longest_s
         self.gates = {
             Lane.ANSWERS: Gate(wait_longest_s=wait),

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from shortlist.serve.messages import Accepted, Event, Id, RecommendRequest, Reloaded, SimilarRequest, Slate
 
 
-class Answering(Protocol):
+class ServiceContract(Protocol):
     """Requests in, answers out; called from several threads at once.
 
     Raises BadRequestError for requests that cannot be meant, NotFoundError for what is not there, UnavailableError where

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 LEAST_ROOM = 8  # requests inside, whatever the pace
 _SMOOTHING = 0.05
+_FIRST_SAMPLES = 20  # until then the quickest counts: the first answers of a process are slow, and no measure
 _LARGEST_JUMP = 4.0  # one sample counts as this many paces at most: a stall of the machine is not the pace
 
 
@@ -35,6 +36,7 @@ class Gate:
         self.work_s = 0.0  # smoothed time of one piece of work
         self._wait_longest_s = wait_longest_s
         self._clock = clock
+        self._answers = 0
         self._working = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._last_s = 0.0  # when the last answer was ready
@@ -66,8 +68,9 @@ class Gate:
     def done(self, started_s: float) -> None:
         """The work that began at `started_s` is over: the next one's turn, after a look at the sockets."""
         now = self._clock()
-        self.pace_s = _smoothed(self.pace_s, now - (self._last_s if self._was_busy else started_s))
-        self.work_s = _smoothed(self.work_s, now - started_s)
+        self._answers += 1
+        self.pace_s = self._smoothed(self.pace_s, now - (self._last_s if self._was_busy else started_s))
+        self.work_s = self._smoothed(self.work_s, now - started_s)
         self.room = max(LEAST_ROOM, self.width, int(self._wait_longest_s / max(self.pace_s, 1e-6)))
         self._last_s, self._was_busy = now, bool(self._waiting)
         asyncio.get_running_loop().call_soon(self._advance)
@@ -85,6 +88,7 @@ class Gate:
                 self._working += 1
                 turn.set_result(None)
 
-
-def _smoothed(mean: float, sample: float) -> float:
-    return sample if mean == 0.0 else mean + _SMOOTHING * (min(sample, _LARGEST_JUMP * mean) - mean)
+    def _smoothed(self, mean: float, sample: float) -> float:
+        if self._answers <= _FIRST_SAMPLES:
+            return min(mean, sample) if mean else sample
+        return mean + _SMOOTHING * (min(sample, _LARGEST_JUMP * mean) - mean)

@@ -75,6 +75,17 @@ class PatientProtocol(HttpToolsProtocol):
         if self.cycle.more_body and self.cycle.response_complete:
             self._whole_by_s = self.loop.time() + self._limits.linger_longest_s
 
+    def shutdown(self) -> None:
+        """Ends with the request that is being answered, or that is on its way; an idle connection after a moment."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        else:
+            self.loop.call_later(self._limits.drain_grace_s, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self._whole_by_s is None or (self._in_head and not self._head_bytes):
+            super().shutdown()
+
     def send_400_response(self, msg: str) -> None:
         """Says that this is not HTTP."""
         self._end(400, "the bytes must be an HTTP/1.1 request: got something else")

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from shortlist.errors import BadRequestError, NotFoundError
-from shortlist.serve.contract import Answering
+from shortlist.serve.contract import ServiceContract
 from shortlist.serve.keys import Role
 from shortlist.serve.messages import (
     Accepted,
@@ -56,7 +56,7 @@ class Route:
     lane: Lane
     takes: type | None = None
     gives: type | None = None  # None: not a message
-    call: Callable[[Answering, Any], Any] | None = None
+    call: Callable[[ServiceContract, Any], Any] | None = None
 
     @property
     def has_id(self) -> bool:
@@ -78,19 +78,19 @@ class Route:
         return tuple(sorted(found))
 
 
-def _recorded(service: Answering, batch: EventBatch) -> Accepted:
+def _recorded(service: ServiceContract, batch: EventBatch) -> Accepted:
     return Accepted(accepted=service.record_events(batch.events), version=service.facts()["version"])
 
 
-def _item(service: Answering, text: str) -> dict[str, Any]:
+def _item(service: ServiceContract, text: str) -> dict[str, Any]:
     return service.item(_id_of(service, text))
 
 
-def _withdrawn(service: Answering, text: str) -> Accepted:
+def _withdrawn(service: ServiceContract, text: str) -> Accepted:
     return service.delete_items([_id_of(service, text)])
 
 
-def _id_of(service: Answering, text: str) -> Id:
+def _id_of(service: ServiceContract, text: str) -> Id:
     """The id that a path names: the integer where the text is a whole number and the store knows that one, else the string."""
     if _WHOLE_NUMBER.fullmatch(text) and -(2**63) <= int(text) < 2**63:
         try:

@@ -28,16 +28,16 @@ from types import FrameType
 
 import uvicorn
 
-from shortlist.errors import ConfigError, ShortlistError
+from shortlist.errors import ShortlistError
 from shortlist.serve.app import App
-from shortlist.serve.contract import Answering
+from shortlist.serve.contract import ServiceContract
 from shortlist.serve.keys import Keys, keys_from
 from shortlist.serve.limits import Limits
+from shortlist.serve.listener import BACKLOG, open_listener, take_last
 from shortlist.serve.logs import Log, LogHandler
 from shortlist.serve.metrics import Metrics, shared_memory
 from shortlist.serve.protocol import PatientProtocol
 
-BACKLOG = 2048
 SWEEP_TICKS = 5  # of 0.1 s: how often deadlines are looked at
 SWITCH_S = 0.0005  # how long a thread may keep the interpreter from the event loop
 EXIT_UNOPENED = 3  # of a worker whose service did not open: another try would fail the same way
@@ -49,7 +49,7 @@ _CLOSE_LONGEST_S = 3  # the service's own way down
 class Serving:
     """What a server needs: how to open the service, where to listen, whom to let in."""
 
-    open_service: Callable[[], Answering]
+    open_service: Callable[[], ServiceContract]
     keys: Keys
     host: str = "127.0.0.1"
     port: int = 8000
@@ -60,7 +60,7 @@ class Serving:
 def serve_store(store: Path, *, host: str, port: int, workers: int, events: str | None) -> None:
     """Serves a store as `serve` does, with the keys that the environment names (keys.py), events in the database `events`."""
 
-    def open_service() -> Answering:
+    def open_service() -> ServiceContract:
         from shortlist.serve.service import Service  # not before the workers are forked
         from shortlist.serve.settings import ServeSettings
 
@@ -71,7 +71,7 @@ def serve_store(store: Path, *, host: str, port: int, workers: int, events: str 
 
 def serve(serving: Serving) -> None:
     """Comes back when a signal has ended the server. Raises ConfigError for an address that cannot be had, and what opening raises."""
-    listener = _listen(serving.host, serving.port)
+    listener = open_listener(serving.host, serving.port)
     host, port = listener.getsockname()[:2]
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     memory = shared_memory(workers=serving.workers)
@@ -84,9 +84,9 @@ def serve(serving: Serving) -> None:
 class Server(uvicorn.Server):
     """uvicorn's server with a way down that loses nothing, and deadlines for connections."""
 
-    def __init__(self, config: uvicorn.Config, app: App) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, *, is_one_of_several: bool) -> None:
         super().__init__(config)
-        self._app = app
+        self._app, self._is_one_of_several = app, is_one_of_several
         self._told_at_s: float | None = None  # when the first signal came
         self._opening: asyncio.Task[None] | None = None
 
@@ -96,9 +96,12 @@ class Server(uvicorn.Server):
         return self._opening.exception() if self._opening is not None and self._opening.done() else None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listens first, then opens the service: until it is open /ready says 503."""
-        await super().startup(sockets)
+        """Listens, and opens the service: until it is open /ready says 503. One of several workers opens it first, so that a
+        request is not taken by one that cannot answer while another could."""
         self._opening = asyncio.create_task(self._open())
+        if self._is_one_of_several:
+            await self._opening
+        await super().startup(sockets)
 
     async def _open(self) -> None:
         await self._app.open()
@@ -128,11 +131,18 @@ class Server(uvicorn.Server):
             self._app.drain()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends what is accepted, then gives up the service."""
+        """Takes no more connections, ends what is accepted, then gives up the service."""
+        loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            for connection in take_last(listener):
+                await loop.connect_accepted_socket(self._protocol, connection)
         await super().shutdown(sockets)
         if self._opening is not None:
             await asyncio.wait([self._opening])
         await self._app.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        return PatientProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def _serve_one(serving: Serving, listener: socket.socket, memory: mmap.mmap, worker: int) -> None:
@@ -153,7 +163,7 @@ def _serve_one(serving: Serving, listener: socket.socket, memory: mmap.mmap, wor
         backlog=BACKLOG,
         timeout_graceful_shutdown=int(serving.limits.drain_longest_s) or 1,
     )
-    server = Server(config, app)
+    server = Server(config, app, is_one_of_several=serving.workers > 1)
     log.say("listening", pid=os.getpid(), worker=worker)
     server.run(sockets=[listener])
     log.say("stopped", pid=os.getpid(), worker=worker)
@@ -215,26 +225,9 @@ class _Workers:
 
     def _stop(self, sig: int, frame: FrameType | None) -> None:
         self._is_stopping = True
+        self._listener.close()  # the workers' ends are the last ones: what they do not accept nobody would
         for pid in list(self._workers):
             os.kill(pid, signal.SIGTERM)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises ConfigError where the address cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError as error:
-        raise ConfigError(f"the host must be an address or a name of this machine: got {host!r} ({error})") from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"the address {host}:{port} must be free and this machine's: {error}; choose another --host or --port") from None
-    listener.set_inheritable(True)
-    return listener
 
 
 def _log_libraries(log: Log) -> None:
