@@ -21,7 +21,7 @@ class Placement:
     def __init__(self, longest_s: float) -> None:
         self.is_on_loop = True
         self._longest_s = longest_s
-        self._begin("")
+        self._version, self._answers, self._quickest_s = "", 0, float("inf")
 
     def learn(self, version: str, seconds: float) -> None:
         """An answer of `version` took so long on the loop."""
@@ -38,4 +38,5 @@ class Placement:
             self._begin(slates[-1].version)
 
     def _begin(self, version: str) -> None:
-        self._version, self._answers, self._quickest_s, self.is_on_loop = version, 0, float("inf"), True
+        self.is_on_loop = True
+        self._version, self._answers, self._quickest_s = version, 0, float("inf")
