@@ -6,8 +6,10 @@ checked before it is opened.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -38,6 +40,7 @@ class Bundle:
     """One version. Nothing in it changes while it is open."""
 
     name: str
+    facts: Mapping[str, Any]  # what the publisher said of it: the manifest's
     config: Config
     items: Catalogue
     users: Catalogue | None
@@ -113,6 +116,7 @@ def open_bundle(folder: Path) -> Bundle:
     has_users, popularity_path = users_path.exists(), folder / "popularity.npy"
     return Bundle(
         name=folder.name,
+        facts=facts,
         config=load_config(folder / "config.toml"),
         items=read_catalogue(str(folder / "items.parquet"), str(facts["item_id"])),
         users=read_catalogue(str(users_path), str(facts["user_id"]), what="users") if has_users else None,

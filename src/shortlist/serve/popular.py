@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shortlist.bundle import Bundle
-from shortlist.serve.eligibility import Eligible
+from shortlist.serve.admission import Admitted
 from shortlist.serve.overlay import Floats, Overlay, Rows
 
 _BLOCK = 4096
@@ -25,13 +25,13 @@ def popular_order(bundle: Bundle) -> tuple[Floats, Rows]:
     return counts.astype(np.float32), np.argsort(-counts, kind="stable")
 
 
-def most_popular(order: Rows, popularity: Floats, overlay: Overlay, eligible: Eligible, k: int) -> tuple[Rows, Floats]:
-    """(rows, choices) of the k most chosen eligible items, fewer where fewer are eligible; items of the overlay come last, with 0."""
+def most_popular(order: Rows, popularity: Floats, overlay: Overlay, admitted: Admitted, k: int) -> tuple[Rows, Floats]:
+    """(rows, choices) of the k most chosen admitted items, fewer where fewer are admitted; items of the overlay come last, with 0."""
     found = np.zeros(0, np.int64)
     for start in range(0, len(order), _BLOCK):
-        found = np.concatenate([found, eligible.among(order[start : start + _BLOCK])])
+        found = np.concatenate([found, admitted.among(order[start : start + _BLOCK])])
         if len(found) >= k:
             return found[:k], popularity[found[:k]]
-    slots = np.flatnonzero(eligible.slots)[: k - len(found)]
+    slots = np.flatnonzero(admitted.slots)[: k - len(found)]
     scores = np.concatenate([popularity[found], np.zeros(len(slots), np.float32)])
     return np.concatenate([found, slots + overlay.sealed]), scores

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import and_
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,33 +19,37 @@ from shortlist.files import inner_type
 from shortlist.serve.messages import Predicate
 
 Mask = NDArray[np.bool_]
+Made = TypeVar("Made")
 _INT64 = range(-(2**63), 2**63)
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
-class PredicateMasks:
-    """The masks of one table's rows, the most recently used ones kept. Safe to call from several threads."""
+class PredicateMasks(Generic[Made]):
+    """What was made of the masks of one table's rows, the most recently used kept. Safe to call from several threads."""
 
-    def __init__(self, frame: pl.DataFrame, limit_bytes: int) -> None:
-        self._frame = frame
-        self._room = max(1, limit_bytes // max(1, frame.height))
-        self._kept: OrderedDict[bytes, Mask] = OrderedDict()
+    def __init__(self, frame: pl.DataFrame, limit_bytes: int, *, make: Callable[[Mask], Made], size_bytes: Callable[[Made], int]) -> None:
+        self._frame, self._limit, self._make, self._size = frame, limit_bytes, make, size_bytes
+        self._kept: OrderedDict[bytes, tuple[Made, int]] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
-    def of(self, where: Sequence[Predicate]) -> Mask:
-        """(rows,) where all predicates hold; not to be written to. Raises BadRequestError for one that does not fit the table."""
+    def of(self, where: Sequence[Predicate]) -> Made:
+        """What `make` makes of the mask of the rows where all predicates hold. Raises BadRequestError for one that does not fit."""
         key = msgspec.json.encode(where)
         with self._lock:
-            if (mask := self._kept.get(key)) is not None:
+            if (kept := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
-                return mask
-        mask = holding(self._frame, where)
-        mask.flags.writeable = False
+                return kept[0]
+        made = self._make(holding(self._frame, where))
+        size = self._size(made) + len(key)
         with self._lock:
-            self._kept[key] = mask
-            while len(self._kept) > self._room:
-                self._kept.popitem(last=False)
-        return mask
+            if key not in self._kept:
+                self._kept[key] = (made, size)
+                self._bytes += size
+            while self._bytes > self._limit:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self._bytes -= freed
+        return made
 
 
 def holding(frame: pl.DataFrame, where: Sequence[Predicate]) -> Mask:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from shortlist.bundle import Bundle, open_bundle
-from shortlist.serve.eligibility import Eligible
+from shortlist.index.contract import Eligible
+from shortlist.serve.admission import Admitted
 from shortlist.serve.ids import Id, IdTable, open_ids
 from shortlist.serve.overlay import Floats, Overlay, Rows, empty_overlay
 from shortlist.serve.popular import popular_order
 from shortlist.serve.predicates import PredicateMasks
 from shortlist.serve.query_path import PublishedHistories, QueryPath, plain, published_histories
-from shortlist.serve.sealed_search import search_sealed
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +38,10 @@ class LiveVersion:
     user_ids: IdTable | None
     histories: PublishedHistories | None
     path: QueryPath
-    masks: PredicateMasks
+    masks: PredicateMasks[Eligible]
     popular: Rows  # (M,) sealed rows, most chosen first
     popularity: Floats  # (M,) choices of each
+    trained_until: float | None  # the last event that training saw, in seconds since 1970
     embeddings: Floats  # (M, D)
     vectors: Floats  # (M, S)
 
@@ -64,10 +67,17 @@ class LiveVersion:
         found[is_slot] = overlay.embeddings[rows[is_slot] - overlay.sealed]
         return found
 
-    def search(self, query: QueryVector, k: int, eligible: Eligible) -> tuple[Rows, Floats]:
-        """(rows, scores) of the best eligible sealed rows. The query must have been made by this version."""
+    def search(self, query: QueryVector, k: int, admitted: Admitted) -> tuple[Rows, Floats]:
+        """(rows, scores) of the best k admitted sealed rows, fewer where fewer are admitted; best first, ties by row.
+
+        The query must have been made by this version.
+        """
         assert query.version is self, "a query vector must be searched in the version that made it"
-        return search_sealed(self.bundle.index, self.vectors, query.values, k, eligible)
+        index = self.bundle.index
+        excluded = admitted.excluded if len(admitted.excluded) else None
+        rows, scores = index.search_one(query.values[0], min(k, index.size), exclude=excluded, eligible=admitted.sealed)
+        found = int(np.count_nonzero(rows >= 0))
+        return rows[:found], scores[:found]
 
     def empty_overlay(self) -> Overlay:
         """Nothing changed yet."""
@@ -85,9 +95,23 @@ def open_version(folder: Path, *, predicate_cache_bytes: int) -> LiveVersion:
         user_ids=None if bundle.users is None else open_ids(bundle.users.ids, "user"),
         histories=published_histories(bundle),
         path=QueryPath(bundle),
-        masks=PredicateMasks(bundle.items.frame, predicate_cache_bytes),
+        masks=PredicateMasks(bundle.items.frame, predicate_cache_bytes, make=bundle.index.prepare, size_bytes=_size_bytes),
         popular=popular,
         popularity=popularity,
+        trained_until=_seconds_of(bundle.facts.get("trained_on", {}).get("last_time")),
         embeddings=plain(bundle.embeddings),
         vectors=plain(bundle.vectors),
     )
+
+
+def _seconds_of(text: Any) -> float | None:
+    """An instant as ISO 8601 text in seconds since 1970; None for what is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _size_bytes(eligible: Eligible) -> int:
+    gathered = 0 if eligible.gathered is None else len(eligible) * eligible.index.dim * 4
+    return eligible.mask.nbytes + eligible.rows.nbytes + gathered
