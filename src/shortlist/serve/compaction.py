@@ -40,11 +40,9 @@ def write_compacted(target: Path, source: Path, version: LiveVersion, overlay: O
 
 def _merged(version: LiveVersion, overlay: Overlay) -> tuple[pl.DataFrame, Rows]:
     """(the items table by id, the row of index or overlay that each of its items comes from)."""
-    alive = np.ones(overlay.sealed, bool)
-    alive[overlay.hidden] = False
-    rows = np.concatenate([np.flatnonzero(alive), overlay.sealed + np.flatnonzero(overlay.live)])
+    rows = np.concatenate([np.flatnonzero(overlay.alive), overlay.sealed + np.flatnonzero(overlay.live)])
     catalogue = version.bundle.items
-    frame = pl.concat([catalogue.frame.filter(alive), overlay.frame.filter(overlay.live)])
+    frame = pl.concat([catalogue.frame.filter(overlay.alive), overlay.frame.filter(overlay.live)])
     order = frame[catalogue.id_column].arg_sort().to_numpy()
     return frame[order], rows[order]
 

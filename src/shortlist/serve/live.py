@@ -109,9 +109,12 @@ class Live:
             version, overlay = pinned.version, pinned.overlay
             if not overlay.slots and not len(overlay.hidden):
                 return Reloaded(version=version.name, previous=version.name, changed=False)
+            left = overlay.sealed - len(overlay.hidden) + len(overlay)
+            if not left:
+                raise UnavailableError(f"a version must hold at least one item: all of {version.name} were withdrawn; put one first")
             facts = {
                 **version.bundle.facts,
-                "items": overlay.sealed - len(overlay.hidden) + len(overlay),
+                "items": left,
                 "compacted_from": version.name,
                 _POSITION: {"identity": journal.identity, "position": position},
             }
@@ -181,20 +184,19 @@ class Live:
     def _start_anew(self, error: Exception) -> None:
         """Nothing comes back: the overlay is made again from the whole journal, or the fault is known and the old one serves on."""
         try:
-            self._pinned, self._start, self._position, self.left_out = self._replay(self._pinned.version)
+            self._pinned, self._position, self.left_out = self._replay(self._pinned.version, self._start)
             self.fault = None
         except (BundleError, OSError):
             self.fault = str(error)
 
-    def _replay(self, version: LiveVersion) -> tuple[Pinned, int, int, int]:
-        """(the version with its overlay, the positions from and to which the journal was read, items left out)."""
+    def _replay(self, version: LiveVersion, start: int) -> tuple[Pinned, int, int]:
+        """(the version with its overlay, the position up to which the journal was read, items left out), from the position `start` on."""
         overlay = version.empty_overlay()
         if self._journal is None:
-            return Pinned.of(version, overlay), 0, 0, 0
-        start = held_by(version.bundle.facts, self._journal)
+            return Pinned.of(version, overlay), 0, 0
         payloads, position = self._journal.read_from(start)
         overlay, left_out = replayed(version, overlay, decoded(payloads))
-        return Pinned.of(version, overlay), start, position, left_out
+        return Pinned.of(version, overlay), position, left_out
 
     def _go_to(self, folder: Path, *, first: Callable[[], object] | None = None) -> Reloaded:
         """The version in `folder` is live; `first` is done once it is found good. The caller holds `_loading`."""
@@ -215,7 +217,8 @@ class Live:
 
     def _switch(self, loaded: Loaded) -> None:
         """Nothing comes back: the version has the pointer, with all that the journal holds."""
-        pinned, start, position, left_out = self._replay(loaded.version)
+        start = 0 if self._journal is None else held_by(loaded.version.bundle.facts, self._journal)
+        pinned, position, left_out = self._replay(loaded.version, start)
         with self._following:
             self._pinned, self._start, self._position, self.left_out = pinned, start, position, left_out
             self.recall = loaded.recall
