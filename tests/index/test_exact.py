@@ -82,7 +82,7 @@ def test_the_error_bound_holds_for_matrix_products_of_any_shape(dim: int) -> Non
     vectors, queries = normal(1, 307, dim), normal(2, 41, dim)
     vectors[:, : dim // 2] *= 1000  # cancellation
     norms = contract.checked_norms(queries, "queries") * contract.check_vectors(vectors)
-    bound = exact._largest_error(norms, dim)
+    bound = exact.largest_error(norms, dim)
     canonical = contract.rescore(queries, vectors, np.tile(np.arange(307), (41, 1)))
     alone = np.concatenate([queries[line : line + 1] @ vectors.T for line in range(41)])
     for product in (queries @ vectors.T, alone):
@@ -92,8 +92,8 @@ def test_the_error_bound_holds_for_matrix_products_of_any_shape(dim: int) -> Non
 def test_the_vectors_cannot_be_written_through_the_index() -> None:
     vectors = normal(1, 5, 3)
     index = ExactIndex.build(vectors, IndexSettings())
-    assert index.is_exact and vectors.flags.writeable and not index._vectors.flags.writeable
-    assert np.shares_memory(index._vectors, vectors)
+    assert index.is_exact and vectors.flags.writeable and not index.vectors.flags.writeable
+    assert np.shares_memory(index.vectors, vectors)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ products do not (their low bits move with the shape of the batch), so they only 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,8 +99,7 @@ class Index(ABC):
         eligible: Eligible | NDArray[np.bool_] | None = None,
     ) -> tuple[Rows, Float32s]:
         """(rows, scores), each (k,): what `search` answers to this query (D,) alone, with less ado."""
-        if not isinstance(query, np.ndarray) or query.ndim != 1:
-            raise ShapeError(f"a query must be one array ({self.dim},) of float32: got {_described(query)}; search takes many")
+        check_query(query, self.dim, k)
         rows, scores = self.search(query[None], k, exclude=None if exclude is None else [exclude], eligible=eligible)
         return rows[0], scores[0]
 
@@ -193,6 +193,18 @@ def check_queries(queries: Float32s, dim: int, k: int) -> NDArray[np.float64]:
     return checked_norms(queries, "queries")
 
 
+def check_query(query: Float32s, dim: int, k: int) -> float:
+    """The Euclidean norm of one query (D,). Raises as `check_queries` does; for a good query it costs a few microseconds."""
+    if not isinstance(query, np.ndarray) or query.ndim != 1:
+        raise ShapeError(f"a query must be one array ({dim},) of float32: got {_described(query)}; `search` takes many")
+    if query.dtype == np.float32 and query.shape[0] == dim and type(k) is int and k >= 1:
+        wide = query.astype(np.float64)
+        norm = math.sqrt(wide.dot(wide))
+        if norm <= LARGEST_NORM:
+            return norm
+    return float(check_queries(query[None], dim, k)[0])
+
+
 def checked_norms(rows: Float32s, name: str) -> NDArray[np.float64]:
     """The Euclidean norm (N,) float64 of every row. Raises ValueError naming the first not finite or above LARGEST_NORM."""
     norms = np.empty(len(rows), np.float64)
@@ -231,6 +243,12 @@ def check_exclude(exclude: Sequence[NDArray[Any]] | None, count: int, size: int)
     return query[known], row[known]
 
 
+def known_rows(exclude: NDArray[Any], size: int) -> Rows:
+    """The distinct rows (E,) int64 to leave out of one query's answer, ascending. Raises ShapeError as `check_exclude` does."""
+    _, row = check_exclude([exclude], 1, size)
+    return np.unique(row)
+
+
 def rescore(queries: Float32s, vectors: Float32s, rows: Rows) -> Float32s:
     """The canonical scores (B, W) float32 of `rows` (B, W) for their queries; row -1 scores -inf."""
     if rows.ndim != 2 or len(rows) != len(queries):
@@ -250,6 +268,21 @@ def score_pairs(queries: Float32s, vectors: Float32s, query: Rows, row: Rows) ->
         products = np.multiply(queries[query[part]], vectors[row[part]], dtype=np.float64)  # (n, D)
         scores[part] = _sum_by_halving(products) + 0.0
     return scores
+
+
+def best_of_one(query: Float32s, vectors: Float32s, rows: Rows, k: int) -> tuple[Rows, Float32s]:
+    """(rows, scores), each (k,): the first k of the distinct `rows` (W,) by falling canonical score, ties by row, padded.
+
+    What `best_first` makes of `rescore`, bit for bit, for one query (D,).
+    """
+    products = np.multiply(vectors.take(rows, axis=0), query, dtype=np.float64)  # (W, D)
+    keys = order_keys(rows, _sum_by_halving(products).astype(np.float32) + np.float32(0.0))
+    keys.sort()
+    found_rows, found_scores = from_order_keys(keys[:k])
+    if len(found_rows) == k:
+        return found_rows, found_scores
+    missing = k - len(found_rows)
+    return np.append(found_rows, np.full(missing, -1)), np.append(found_scores, np.full(missing, -np.inf, np.float32))
 
 
 def order_keys(rows: Rows, scores: Float32s) -> Keys:

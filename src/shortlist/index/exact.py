@@ -57,9 +57,9 @@ class ExactIndex(Index):
     is_exact = True
 
     def __init__(self, vectors: Float32s) -> None:
-        self._largest_norm = check_vectors(vectors)
-        self._vectors = vectors.view()
-        self._vectors.flags.writeable = False
+        self.largest_norm = check_vectors(vectors)
+        self.vectors = vectors.view()
+        self.vectors.flags.writeable = False
         self.size, self.dim = vectors.shape
 
     @classmethod
@@ -89,7 +89,7 @@ class ExactIndex(Index):
 
     def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
         """The rows of `mask`, with copies of their vectors where these are at most a GATHERED_SHARE of the corpus."""
-        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= GATHERED_SHARE * self.size else None)
+        return Eligible(self, mask, gather=lambda rows: gather(self.vectors, rows) if len(rows) <= GATHERED_SHARE * self.size else None)
 
     def search(
         self,
@@ -103,10 +103,16 @@ class ExactIndex(Index):
         allowed = self._prepared(eligible)
         if allowed is not None and (allowed.gathered is not None or not len(allowed)):
             return allowed.search(queries, k, exclude=exclude)
+        return self.search_masked(queries, k, exclude=exclude, mask=None if allowed is None else allowed.mask)
+
+    def search_masked(
+        self, queries: Float32s, k: int, *, exclude: Sequence[NDArray[Any]] | None = None, mask: NDArray[np.bool_] | None = None
+    ) -> tuple[Rows, Float32s]:
+        """What `search` answers, found by comparing all rows and leaving out those where `mask` (M,) is false."""
         norms = check_queries(queries, self.dim, k)
         excluded = check_exclude(exclude, len(queries), self.size)
-        ineligible = None if allowed is None else ~allowed.mask
-        slack = _largest_error(norms * self._largest_norm, self.dim)
+        ineligible = None if mask is None else ~mask
+        slack: Float32s = largest_error(norms * self.largest_norm, self.dim).astype(np.float32)
         best = np.full((len(queries), min(k, self.size)), NOTHING, np.uint64)  # (B, min(k, M)) order keys
         rows_at_once = max(1, min(len(queries), QUERY_BLOCK))
         columns_at_once = BLOCK_ENTRIES // rows_at_once
@@ -128,7 +134,7 @@ class ExactIndex(Index):
         best: Keys,
     ) -> None:
         """Nothing comes back: best[lines] takes in what the block of `lines` by `columns` holds."""
-        scores = queries[lines] @ self._vectors[columns].T  # (b, C)
+        scores = queries[lines] @ self.vectors[columns].T  # (b, C)
         if ineligible is not None:
             scores[:, ineligible[columns]] = -np.inf
         _blank(scores, lines, columns, excluded)
@@ -139,7 +145,7 @@ class ExactIndex(Index):
         if not len(query):
             return
         row = column + columns.start
-        keys = order_keys(row, score_pairs(queries[lines], self._vectors, query, row))
+        keys = order_keys(row, score_pairs(queries[lines], self.vectors, query, row))
         found = _one_line_each(query, keys, len(scores))
         best[lines] = np.sort(np.concatenate([best[lines], found], axis=1), axis=1)[:, :k]
 
@@ -149,12 +155,12 @@ def gather(vectors: Float32s, rows: Rows) -> ExactIndex:
     return ExactIndex(np.ascontiguousarray(vectors[rows]))
 
 
-def _largest_error(norms: NDArray[np.float64], dim: int) -> Float32s:
-    """How far (B,) a float32 inner product of `dim` terms can be from the canonical score; `norms` (B,) are |q| max|v|.
+def largest_error(norms: Any, dim: int) -> Any:
+    """How far a float32 inner product of `dim` terms can be from the canonical score; `norms`, one or (B,), are |q| max|v|.
 
     Twice the textbook bound (dim + 1) u |q||v|, u = 2^-24 (Higham, Accuracy and Stability, 3.1), and room for underflow.
     """
-    return (2 * (dim + 1) * 2.0**-24 * norms + dim * 1e-37).astype(np.float32)
+    return 2 * (dim + 1) * 2.0**-24 * norms + dim * 1e-37
 
 
 def _blank(scores: Float32s, lines: slice, columns: slice, excluded: tuple[Rows, Rows]) -> None:
