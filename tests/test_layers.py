@@ -78,6 +78,7 @@ ORDER = (
     "index/contract",
     "index/exact",
     "index/engines",
+    "index/int8",
     "index/proposing",
     "index/scann",
     "index/faiss",

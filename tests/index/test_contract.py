@@ -20,6 +20,7 @@ from shortlist.index.contract import Index
 from shortlist.index.engines import is_installed
 from shortlist.index.exact import ExactIndex
 from shortlist.index.faiss import FaissIndex
+from shortlist.index.int8 import Int8Index
 from shortlist.index.scann import ScannIndex
 
 
@@ -31,6 +32,7 @@ def needs(engine: str) -> pytest.MarkDecorator:
 EVERYWHERE = {"searched": 10**6, "rescored": 10**6}  # all partitions, all rows
 IMPLEMENTATIONS: list[Any] = [
     pytest.param(ExactIndex, IndexSettings(kind="exact"), id="exact"),
+    pytest.param(Int8Index, IndexSettings(kind="int8"), id="int8", marks=needs("onnx")),
     pytest.param(ScannIndex, IndexSettings(kind="scann", leaves=5, **EVERYWHERE), id="scann", marks=needs("scann")),
     pytest.param(FaissIndex, IndexSettings(kind="faiss", leaves=5, **EVERYWHERE), id="faiss", marks=needs("faiss")),
 ]

@@ -62,18 +62,18 @@ def test_a_tie_that_matrix_products_cannot_see_is_decided_by_the_canonical_score
         assert (rows != product[:, :k]).any()  # the test would see a search that trusts the product
 
 
-def test_the_threshold_is_reached_by_k_scores_of_every_line() -> None:
+def test_the_threshold_isreached_by_k_scores_of_every_line() -> None:
     scores = normal(1, 7, 5003)
     for k in (1, 2, 53, 600, 2600, 5003):
-        reached = exact._reached_by(scores, k)
+        reached = exact.reached_by(scores, k)
         assert ((scores >= reached[:, None]).sum(axis=1) >= k).all()
         assert (reached <= np.sort(scores, axis=1)[:, -k]).all()
-    assert np.isneginf(exact._reached_by(scores, 5004)).all()
+    assert np.isneginf(exact.reached_by(scores, 5004)).all()
 
 
 def test_the_threshold_lets_few_entries_through() -> None:
     scores = normal(1, 7, 100_003)
-    passed = (scores >= exact._reached_by(scores, 100)[:, None]).sum(axis=1)
+    passed = (scores >= exact.reached_by(scores, 100)[:, None]).sum(axis=1)
     assert (passed < 130).all()  # 800 groups: about -800 ln(1 - 1/8) = 107
 
 

@@ -16,7 +16,7 @@ from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import Float32s
 
-PACKAGES = {"scann": "scann-core (or scann)", "faiss": "faiss-cpu"}
+PACKAGES = {"scann": ("scann-core (or scann)", "ann"), "faiss": ("faiss-cpu", "ann"), "onnx": ("onnx", "train")}  # and the extra
 COMFORTABLE_NORMS = (1e-3, 1e3)  # libraries square norms in float32, and learn codes by absolute differences
 
 
@@ -30,9 +30,10 @@ def require(engine: str) -> ModuleType:
     try:
         return importlib.import_module(engine)
     except ImportError as error:
+        package, extra = PACKAGES[engine]
         raise BundleError(
-            f"an index of kind {engine!r} needs {PACKAGES[engine]}: {error}; install the extra, pip install 'shortlist[ann]', or publish "
-            'with [index] kind = "exact"'
+            f"this index needs {package}: {error}; install the extra, pip install 'shortlist[{extra}]', or publish with "
+            '[index] kind = "exact"'
         ) from None
 
 

@@ -140,7 +140,7 @@ class ExactIndex(Index):
         _blank(scores, lines, columns, excluded)
         k = best.shape[1]
         _, so_far = from_order_keys(best[lines, k - 1])
-        least = np.maximum(_reached_by(scores, k) - 2 * slack[lines], so_far - slack[lines])
+        least = np.maximum(reached_by(scores, k) - 2 * slack[lines], so_far - slack[lines])
         query, column = _at_least(scores, np.maximum(least, LOWEST))
         if not len(query):
             return
@@ -172,7 +172,7 @@ def _blank(scores: Float32s, lines: slice, columns: slice, excluded: tuple[Rows,
     scores[query[inside], row[inside]] = -np.inf
 
 
-def _reached_by(scores: Float32s, k: int) -> Float32s:
+def reached_by(scores: Float32s, k: int) -> Float32s:
     """A score (b,) that at least k entries of every line reach: the k-th largest maximum of groups; -inf where k > C."""
     count = scores.shape[1]
     if k > count:
