@@ -82,6 +82,8 @@ ORDER = (
     "index/proposing",
     "index/scann",
     "index/faiss",
+    "index/tuning",
+    "index/kinds",
     "learned",
     "snapshot",
     "slices",

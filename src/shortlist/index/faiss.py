@@ -32,7 +32,7 @@ class FaissIndex(ProposingIndex):
 
     kind = "faiss"
     folder = "faiss"
-    _library: Any
+    library: Any
     _parts: tuple[Any, ...]  # Faiss keeps bare pointers to these
 
     def propose(self, query: Float32s, count: int, searched: int) -> Rows:
@@ -43,14 +43,14 @@ class FaissIndex(ProposingIndex):
             _thread.is_single = True
         asked = query[None] if self.dim % BLOCK_DIMS == 0 else np.pad(query, (0, -self.dim % BLOCK_DIMS))[None]
         parameters = faiss.SearchParametersIVF(nprobe=searched)
-        rows: Rows = self._library.search(asked, count, params=parameters)[1][0]
+        rows: Rows = self.library.search(asked, count, params=parameters)[1][0]
         return rows if len(rows) and rows[-1] >= 0 else rows[rows >= 0]
 
     def _build_library(self, settings: IndexSettings) -> None:
         faiss = require("faiss")
         faiss.omp_set_num_threads(training_threads(settings))
         _thread.is_single = False
-        vectors = in_range(self._vectors, self._exact.largest_norm)
+        vectors = in_range(self._vectors, self.exact.largest_norm)
         if self.dim % BLOCK_DIMS:
             vectors = np.pad(vectors, ((0, 0), (0, -self.dim % BLOCK_DIMS)))
         dim = vectors.shape[1]
@@ -71,10 +71,10 @@ class FaissIndex(ProposingIndex):
         by_product.add(by_distance.reconstruct_n(0, self.leaves))
         library.quantizer = by_product
         library.own_fields = False
-        self._library, self._parts = library, (by_product,)
+        self.library, self._parts = library, (by_product,)
 
     def _save_library(self, folder: Path) -> None:
-        require("faiss").write_index(self._library, str(folder / FILE))
+        require("faiss").write_index(self.library, str(folder / FILE))
 
     def _open_library(self, folder: Path) -> None:
         faiss = require("faiss")
@@ -87,4 +87,4 @@ class FaissIndex(ProposingIndex):
         if (library.ntotal, library.nlist) != (self.size, self.leaves):
             found = f"{library.ntotal} rows in {library.nlist} partitions"
             raise BundleError(f"{path} must hold {self.size} rows in {self.leaves} partitions: got {found}; publish again")
-        self._library, self._parts = library, ()
+        self.library, self._parts = library, ()

@@ -152,12 +152,17 @@ class Int8Index(Index):
         least = reached_by((upper - width)[None], k)[0]
         return best_of_one(query, self._vectors, np.flatnonzero(upper >= max(least, np.finfo(np.float32).min)), k)
 
+    def estimates(self, query: Float32s) -> Float32s:
+        """(M,) what the codes alone make of every row's score: the first pass, without its error."""
+        t = float(np.abs(query).max()) / QUERY_LEVELS or 1.0
+        return self._scaled(np.rint(query.astype(np.float64) / t)) * np.float32(t)
+
     def _bounds(self, query: Float32s, norm: float) -> tuple[Float32s, Float32s]:
         """(upper, width), each (M,): a row's canonical score lies between upper - width and upper."""
         wide = query.astype(np.float64)
         t = float(np.abs(wide).max()) / QUERY_LEVELS or 1.0
         p = np.rint(wide / t)
-        products = self._session.run(None, {"query": (p + ZERO_POINT).astype(np.uint8)[None]})[0][0]  # (M,) s (p c)
+        products = self._scaled(p)
         products *= np.float32(t)
         rest = wide - t * p
         share = t * float(np.linalg.norm(p)) * self._error + float(np.linalg.norm(rest)) + ROUNDING * norm
@@ -165,6 +170,11 @@ class Int8Index(Index):
         products += half
         half *= 2
         return products, half
+
+    def _scaled(self, p: NDArray[np.float64]) -> Float32s:
+        """(M,) s (p c) for a query's codes p (D,)."""
+        scaled: Float32s = self._session.run(None, {"query": (p + ZERO_POINT).astype(np.uint8)[None]})[0][0]
+        return scaled
 
 
 def quantised(vectors: Float32s) -> tuple[NDArray[np.int8], Float32s, float]:

@@ -68,18 +68,20 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProposingIndex(Index):
     """An index whose library proposes rows. A subclass says how it is made, asked, written and read.
 
+    exact    the exact index over the same vectors
     leaves   partitions of the corpus; 0 for a corpus below SMALLEST_CORPUS, which the exact index answers for
     efforts  by rising depth
     """
 
     folder: ClassVar[str]  # of the library's own files, below the index's folder
 
+    exact: ExactIndex
     leaves: int
     efforts: tuple[Effort, ...]
 
     def __init__(self, vectors: Float32s, *, leaves: int, efforts: Iterable[Effort]) -> None:
-        self._exact = ExactIndex(vectors)
-        self._vectors = self._exact.vectors
+        self.exact = ExactIndex(vectors)
+        self._vectors = self.exact.vectors
         self.size, self.dim = vectors.shape
         self.leaves = leaves
         self._set_efforts(efforts)
@@ -174,10 +176,10 @@ class ProposingIndex(Index):
         found = self._found(query, k, out, allowed)
         if found is None:
             mask = None if allowed is None else allowed.mask
-            return _first(self._exact.search_masked(query[None], k, exclude=None if out is None else [out], mask=mask))
+            return _first(self.exact.search_masked(query[None], k, exclude=None if out is None else [out], mask=mask))
         rows, near = found
         if len(rows) > k:
-            least = np.partition(near, len(near) - k)[len(near) - k] - 2 * largest_error(norm * self._exact.largest_norm, self.dim)
+            least = np.partition(near, len(near) - k)[len(near) - k] - 2 * largest_error(norm * self.exact.largest_norm, self.dim)
             rows = rows[near >= least]
         return best_of_one(query, self._vectors, rows, k)
 

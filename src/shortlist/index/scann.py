@@ -23,7 +23,8 @@ from shortlist.index.proposing import ProposingIndex
 BLOCK_DIMS = 2  # dimensions that share a 4-bit code
 PARALLEL_ERROR = 3.0  # how much more an error along the vector counts than one across it, about: r of `_threshold`
 AVQ = 2.5  # partitions for inner products, not distances
-LEARNED_FROM = 100_000  # vectors that partitions and codes are learned from
+LEARNED_FROM = 50_000  # vectors that codes, and partitions at least, are learned from
+LEARNED_FROM_EACH = 32  # vectors a partition
 ASSETS, PICKLE = "scann_assets.pbtxt", "scann_docids.pkl"
 
 
@@ -41,25 +42,8 @@ class ScannIndex(ProposingIndex):
         return rows if not len(scores) or scores[-1] == scores[-1] else rows[~np.isnan(scores)]  # short answers are padded with NaN
 
     def _build_library(self, settings: IndexSettings) -> None:
-        scann = require("scann")
-        vectors = in_range(self._vectors, self._exact.largest_norm)
-        builder = (
-            scann.scann_ops_pybind.builder(vectors, 1, "dot_product")
-            .set_n_training_threads(training_threads(settings))
-            .tree(
-                self.leaves,
-                self.leaves,
-                training_sample_size=min(self.size, LEARNED_FROM),
-                min_partition_size=1,
-                random_init=False,  # random starts differ from build to build
-                avq=AVQ,
-            )
-            .score_ah(
-                min(BLOCK_DIMS, self.dim),
-                anisotropic_quantization_threshold=_threshold(vectors),
-                training_sample_size=min(self.size, LEARNED_FROM),
-            )
-        )
+        vectors = in_range(self._vectors, self.exact.largest_norm)
+        builder = tree_and_codes(vectors, self.leaves, threads=training_threads(settings))
         with unheard():
             self._searcher = builder.build()
         self._searcher.set_num_threads(1)
@@ -77,6 +61,23 @@ class ScannIndex(ProposingIndex):
         except (ValueError, RuntimeError, OSError) as error:
             raise BundleError(f"{folder} must hold an index that ScaNN reads: {error}; publish again") from None
         self._searcher.set_num_threads(1)
+
+
+def tree_and_codes(vectors: Float32s, leaves: int, *, threads: int) -> Any:
+    """ScaNN's builder, set up to partition `vectors` and to code them."""
+    scann = require("scann")
+    tree: dict[str, Any] = {"random_init": False}  # random starts differ from build to build
+    sample = min(len(vectors), max(LEARNED_FROM, LEARNED_FROM_EACH * leaves))
+    return (
+        scann.scann_ops_pybind.builder(vectors, 1, "dot_product")
+        .set_n_training_threads(threads)
+        .tree(leaves, leaves, training_sample_size=sample, min_partition_size=1, avq=AVQ, **tree)
+        .score_ah(
+            min(BLOCK_DIMS, vectors.shape[1]),
+            anisotropic_quantization_threshold=_threshold(vectors),
+            training_sample_size=min(len(vectors), LEARNED_FROM),
+        )
+    )
 
 
 def _threshold(vectors: Float32s) -> float:
