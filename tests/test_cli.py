@@ -112,7 +112,7 @@ def test_every_command_explains_itself_with_an_example_that_parses(capsys: pytes
     import shlex
 
     parser = build_parser()
-    studies = [f"study {name}" for name in ("designs", "cold", "towers", "table1", "table2")]
+    studies = [f"study {name}" for name in ("designs", "cold", "towers", "table1", "table2", "sweep", "sets")]
     for name in ("fetch", "check", "train", "evaluate", "study", *studies, "publish", "recommend"):
         with pytest.raises(SystemExit):
             parser.parse_args([*name.split(), "--help"])

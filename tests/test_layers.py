@@ -126,6 +126,10 @@ ORDER = (
     "study/table1",
     "study/table2",
     "study/compared",
+    "study/space",
+    "study/validation",
+    "study/sweep",
+    "study/sets",
     "growth",
     "sequential",
     "datasets/__init__",
@@ -163,7 +167,7 @@ IMPORTS_TORCH = {  # at the top of the file
     *("losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
     *("run", "export", "growth"),
 }
-_STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared")}
+_STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared", "sweep", "sets")}
 REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "sequential"} | _STUDIES  # through those; all other files are free of it
 HEAVY = ("torch", "faiss", "scann")
 STARTUP_S = 0.5  # of `shortlist --help`; a slow machine may stretch it: SHORTLIST_TEST_SLACK=3 allows three times as long

@@ -125,7 +125,39 @@ def _add_studies(commands: Any) -> None:
         one = _command(study, name, _study, summary, f"shortlist study {name} movielens/shortlist.toml{more}", group="study")
         _config_options(one)
         _study_options(one)
-        one.add_argument("--all-splits", action="store_true", help="every split of the protocol (default: the newest alone)")
+        _all_splits_option(one)
+    example = "shortlist study sweep movielens/shortlist.toml --over model.temperature=0.05..0.3:log --over model.id_dropout=0,0.1,0.5"
+    sweep = _command(
+        study, "sweep", _sweep, "draw settings, judge them inside the training window, test the best once", example, group="study"
+    )
+    _config_options(sweep)
+    sweep.add_argument(
+        "--over",
+        action="append",
+        default=[],
+        required=True,
+        metavar="SECTION.KEY=VALUES",
+        help="low..high, low..high:log (by factors) or a,b,c; may be repeated",
+    )
+    sweep.add_argument("--trials", type=_positive, default=30, help="settings to draw, those of earlier calls included (default: 30)")
+    _study_options(sweep, seeds=1)
+    _all_splits_option(sweep)
+    sets = _command(
+        study,
+        "sets",
+        _sets,
+        "each project's own settings beside all baselines, on every split",
+        "shortlist study sets movielens debian --seeds 5",
+        group="study",
+    )
+    sets.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a project folder, which holds a shortlist.toml")
+    sets.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting of all; may be repeated")
+    _json_option(sets)
+    sets.add_argument("--seeds", type=_positive, default=5, help="trainings on each split (default: 5)")
+
+
+def _all_splits_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all-splits", action="store_true", help="test on every split of the protocol (default: the newest alone)")
 
 
 def _study_options(parser: argparse.ArgumentParser, seeds: int = 5) -> None:
@@ -232,6 +264,42 @@ def _study(options: argparse.Namespace) -> None:
     project = _open_project(options)
     table = run_study(options.name.removeprefix("study "), project, _conditions(options, every_split=options.all_splits))
     _print_json(_made(table)) if options.json else print_study(table)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from shortlist.study.space import read_space
+    from shortlist.study.sweep import run_sweep
+    from shortlist.study_tables import print_sweep
+
+    project = _open_project(options)
+    space = read_space(options.over, project.config)
+    table = run_sweep(project, space, _conditions(options, every_split=options.all_splits), trials=options.trials)
+    _print_json(_made(table)) if options.json else print_sweep(table)
+
+
+def _sets(options: argparse.Namespace) -> None:
+    from shortlist.config import load_config
+    from shortlist.errors import ConfigError
+    from shortlist.study.on_splits import Conditions
+    from shortlist.study.sets import run_sets
+    from shortlist.study_tables import print_sets
+
+    folders = {folder.resolve().name: folder for folder in options.folders}
+    if len(folders) < len(options.folders):
+        raise ConfigError(f"sets go by the names of their folders: got {', '.join(map(str, options.folders))}; name each once")
+    configs = {name: load_config(folder / "shortlist.toml", options.set) for name, folder in folders.items()}
+
+    def under(name: str) -> Conditions:
+        return Conditions(
+            folder=folders[name] / "study",
+            seeds=options.seeds,
+            log_to=lambda path, title: _log_to(path, f"{name}: {title}"),
+            stage=lambda what: _stage(f"{name}: {what}"),
+            every_split=True,
+        )
+
+    table = run_sets(configs, under)
+    _print_json(_made(table)) if options.json else print_sets(table)
 
 
 def _conditions(options: argparse.Namespace, *, every_split: bool) -> Any:

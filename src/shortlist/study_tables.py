@@ -9,6 +9,7 @@ from rich.table import Table
 
 from shortlist.tables_for_people import console_for_tables, with_interval
 
+_SHOWN_TRIALS = 20  # of a sweep; all are in --json
 SLICES = ("head items", "mid items", "tail items", "unseen items")
 
 
@@ -27,12 +28,59 @@ def print_study(table: dict[str, Any]) -> None:
         console.print(f"left out: {name}: {reason}", highlight=False)
 
 
+def print_sweep(table: dict[str, Any]) -> None:
+    """What was drawn, best first, and the winner beside the settings as they are."""
+    console = console_for_tables()
+    validation, trials = table["validation"], table["trials"]
+    states = [trial["state"] for trial in trials]
+    console.print(
+        f"sweep over {', '.join(table['over'])}: {states.count('complete')} complete, {states.count('pruned')} pruned, "
+        f"{states.count('fail')} failed; judged on {validation['split']} ({validation['queries']:,} queries) of {validation['of']}",
+        highlight=False,
+    )
+    drawn = Table("trial", f"{validation['metric']}, validation", *table["over"], "loss", "s", "why not")
+    for trial in trials[:_SHOWN_TRIALS]:
+        value = f"{trial['value']:.4f}" if "value" in trial else trial["state"]
+        settings = [f"{chosen:.4g}" if isinstance(chosen, float) else str(chosen) for chosen in trial["settings"].values()]
+        loss = f"{trial['best_loss']:.3f}" if "best_loss" in trial else ""
+        drawn.add_row(str(trial["number"]), value, *settings, loss, str(trial.get("seconds", "")), trial.get("reason", ""))
+    console.print(drawn)
+    if len(trials) > _SHOWN_TRIALS:
+        console.print(f"{len(trials) - _SHOWN_TRIALS} more are in --json", highlight=False)
+    print_study(table)
+
+
+def print_sets(table: dict[str, Any]) -> None:
+    """Every set: the models, their slices, the model minus each baseline; then one line a set."""
+    console = console_for_tables()
+    for name, found in table["sets"].items():
+        _print_heading(console, {**found, "study": f"sets: {name}"}, next(iter(found["models"].values()))["seeds"])
+        _print_metrics(console, found["models"])
+        _print_slices(console, found, found["models"])
+        _print_never_chosen(console, found["models"])
+        _print_differences(console, found["compared"])
+        for left, reason in found["left_out"].items():
+            console.print(f"left out: {left}: {reason}", highlight=False)
+    console.print(_verdicts(table["sets"]))
+
+
+def _verdicts(sets: dict[str, Any]) -> Table:
+    """One line a set and metric: the best baseline and how far the model is from it."""
+    result = Table("set", "metric", "best baseline", "its value", "two-tower minus it", "above", "cost s")
+    for name, found in sets.items():
+        for metric, verdict in found["verdict"].items():
+            above = "yes" if verdict["above"] else "no"
+            difference, cost = with_interval(verdict["difference"]), f"{found['cost_seconds']:,.0f}"
+            result.add_row(name, metric, verdict["best_baseline"], f"{verdict['of_baseline']:.3f}", difference, above, cost)
+    return result
+
+
 def _print_heading(console: Console, table: dict[str, Any], seeds: int) -> None:
     splits = table["splits"]
     span = splits[0] if len(splits) == 1 else f"{splits[0]} ... {splits[-1]}, mean of {len(splits)}"
     console.print(
-        f"study {table['study']} on {span}: {table['queries']:,} queries, {table['corpus_size']:,} items, {seeds} seeds; "
-        f"ties {table['ties']}; intervals: {table['intervals']}",
+        f"study {table['study']} on {span}: {table['queries']:,} queries, {table['corpus_size']:,} items, {seeds} "
+        f"{'seed' if seeds == 1 else 'seeds'}; ties {table['ties']}; intervals: {table['intervals']}",
         highlight=False,
     )
 
@@ -41,7 +89,10 @@ def _print_metrics(console: Console, models: dict[str, Any]) -> None:
     metrics = list(next(iter(models.values()))["metrics"])
     result = Table("model", *metrics, "epoch", "negatives", "fit s")
     for name, found in models.items():
-        cost = (f"{found['best_epoch']:.1f}" if "best_epoch" in found else "", f"{found.get('negatives_per_row', 0):,.0f}")
+        cost = (
+            f"{found['best_epoch']:.1f}" if "best_epoch" in found else "",
+            f"{found['negatives_per_row']:,.0f}" if "negatives_per_row" in found else "",
+        )
         result.add_row(name, *(with_interval(found["metrics"][metric]) for metric in metrics), *cost, f"{found['fit_seconds']:.0f}")
     console.print(result)
 

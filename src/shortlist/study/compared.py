@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import msgspec
-
-from shortlist.config import config_tree
 from shortlist.errors import ConfigError
 from shortlist.project import Project
 from shortlist.study import table1, table2
 from shortlist.study.on_splits import Conditions, run_on_splits
-from shortlist.study.tables import Results, heading, minus, of_model, results_of
+from shortlist.study.tables import Results, heading, minus, of_model, plain_settings, results_of
 from shortlist.study.variants import NAMED, Study, changed, named_study
 
 STUDIES = (*NAMED, "table1", "table2")
@@ -51,7 +47,7 @@ def compared(study: Study, project: Project, under: Conditions) -> tuple[dict[st
     table = {
         "study": study.name,
         **heading(results),
-        "settings": json.loads(msgspec.json.encode(config_tree(project.config))),
+        "settings": plain_settings(project.config),
         "variants": {variant: {"changes": changes, **of_model(results, variant)} for variant, changes in study.variants.items()},
         "compared": {"model": study.reference, "minus": minus(results, study.reference, study.variants)},
         "left_out": {**study.left_out, **outcome.left_out},

@@ -17,6 +17,8 @@ from shortlist.protocols.split import Split
 from shortlist.report.provenance import current_commit
 from shortlist.study.trials import Prepared, Trial, baseline_trial, prepare, trained_trial
 
+_SETS_OF_FEATURES = 2  # in memory at a time: the project's own and another
+
 
 @dataclass
 class Outcome:
@@ -59,14 +61,13 @@ def run_on_splits(project: Project, configs: Mapping[str, Config], under: Condit
 
     Split by split, so that one dataset is in memory, and seed by seed: cut short, all models of a split are still compared.
     """
-    found = list(splits(project.log, project.config))
-    chosen = found if under.every_split else found[-1:]
+    chosen = tested_splits(project, every_split=under.every_split)
     outcome = Outcome(trials={name: [[] for _ in range(under.seeds)] for name in configs})
     total = len(chosen) * under.seeds * len(configs)
     commit = current_commit()
     number = 0
     for split in chosen:
-        ready = _Ready(project, split, under, commit)
+        ready = Ready(project, split, under, commit)
         outcome.tested.append(ready.of(project.config).tested)
         _fit_baselines(ready.of(project.config), project.config, baselines, under, outcome)
         for seed in range(under.seeds):
@@ -77,12 +78,18 @@ def run_on_splits(project: Project, configs: Mapping[str, Config], under: Condit
     return outcome
 
 
+def tested_splits(project: Project, *, every_split: bool) -> list[Split]:
+    """The splits of the protocol, oldest first; or the newest alone."""
+    found = list(splits(project.log, project.config))
+    return found if every_split else found[-1:]
+
+
 def seeded(config: Config, seed: int) -> Config:
     """The config whose training seed is `seed` further."""
     return msgspec.structs.replace(config, train=msgspec.structs.replace(config.train, seed=config.train.seed + seed))
 
 
-class _Ready:
+class Ready:
     """One split made ready, once for every set of features."""
 
     def __init__(self, project: Project, split: Split, under: Conditions, commit: str | None) -> None:
@@ -93,6 +100,8 @@ class _Ready:
         """The split with the features of `config`."""
         key = repr((config.item, config.query))
         if key not in self._prepared:
+            if len(self._prepared) == _SETS_OF_FEATURES:
+                self._prepared.pop(next(iter(self._prepared)))
             with self.under.stage(f"preparing {self.split.name}"):
                 self._prepared[key] = prepare(replace(self.project, config=config), self.split, self.under.folder, commit=self.commit)
         return self._prepared[key]

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from shortlist.config import EvaluateSettings
+from shortlist.config import Config, EvaluateSettings, config_tree
 from shortlist.metrics.crossed import crossed_intervals
 from shortlist.metrics.ranking import ndcg_at, recall_at
 from shortlist.study.on_splits import Outcome
@@ -149,6 +150,17 @@ def heading(results: Results) -> dict[str, Any]:
         "intervals": f"95 %; means: over seeds, Student's t; differences: bootstrap over users x seeds, {settings.bootstrap} resamples",
         "commits": results.outcome.commits,
     }
+
+
+def over_users_and_seeds(settings: EvaluateSettings) -> str:
+    """What the intervals of differences are, in words."""
+    return f"bootstrap over users x seeds, {settings.bootstrap} resamples"
+
+
+def plain_settings(config: Config) -> dict[str, Any]:
+    """The settings as JSON holds them."""
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(config_tree(config)))
+    return plain
 
 
 def _minus(results: Results, model: str, other: str) -> dict[str, Any]:

@@ -102,13 +102,13 @@ def prepare(project: Project, split: Split, folder: Path, *, commit: str | None 
 
 def trained_trial(prepared: Prepared, config: Config, title: str, log_to: LogTo) -> Trial:
     """The trial of these settings: read back if it is kept, else trained, tested and kept."""
-    path = prepared.folder / f"{_digest(config)}-seed-{config.train.seed}.json"
+    path = prepared.folder / f"{settings_digest(config)}-seed-{config.train.seed}.json"
     return _kept(path, lambda: _train_and_test(prepared, config, path.with_suffix(".jsonl"), title, log_to))
 
 
 def baseline_trial(prepared: Prepared, config: Config, name: str) -> Trial | str:
     """The trial of the baseline of that name, read back or fitted; or why it cannot be fitted."""
-    path = prepared.folder / f"{_digest(config, _OF_BASELINES)}-{name}.json"
+    path = prepared.folder / f"{settings_digest(config, _OF_BASELINES)}-{name}.json"
     if path.exists():
         return _read(path)
     started = time.perf_counter()
@@ -205,7 +205,7 @@ def _without_misses(rank: NDArray[np.int64]) -> list[int | None]:
     return [None if value == NOT_FOUND else value for value in rank.tolist()]
 
 
-def _digest(config: Config, sections: tuple[str, ...] | None = None) -> str:
+def settings_digest(config: Config, sections: tuple[str, ...] | None = None) -> str:
     """Changes with every setting of `sections` (None = all) that a trial depends on, not with where the tables lie."""
     tree = config_tree(config)
     kept = {name: values for name, values in tree.items() if name != "data" and (sections is None or name in sections)}
