@@ -21,20 +21,24 @@ def run_sets(configs: Mapping[str, Config], under: Callable[[str], Conditions]) 
 
 
 def table_of_set(project: Project, under: Conditions) -> dict[str, Any]:
-    """One set: every model with intervals, the model minus every baseline on the same queries, and the verdict."""
+    """One set: the model's trials and the baselines', and what they come to."""
     outcome = run_on_splits(project, {MODEL: project.config}, under, baselines=BASELINES)
-    results = results_of(outcome, project.config.evaluate)
+    return {**beside_baselines(results_of(outcome, project.config.evaluate)), "settings": plain_settings(project.config)}
+
+
+def beside_baselines(results: Results) -> dict[str, Any]:
+    """Every model with intervals, the model minus every baseline on the same queries, the verdict, and what all of it cost."""
     baselines = [name for name in results.ranks if name != MODEL]
     compared = minus(results, MODEL, baselines)
+    trials = [trial for seeds in results.outcome.trials.values() for splits in seeds for trial in splits]
     return {
         **heading(results),
         "intervals": f"95 %, {over_users_and_seeds(results.settings)}; slices: over seeds, Student's t",
-        "settings": plain_settings(project.config),
         "models": {name: _of_model(results, name) for name in (MODEL, *baselines)},
         "compared": {"model": MODEL, "minus": compared},
         "verdict": _verdict(results, baselines, compared),
-        "left_out": outcome.left_out,
-        "cost_seconds": round(sum(trial.fit_seconds + trial.test_seconds for s in outcome.trials.values() for t in s for trial in t), 1),
+        "left_out": results.outcome.left_out,
+        "cost_seconds": round(sum(trial.fit_seconds + trial.test_seconds for trial in trials), 1),
     }
 
 
