@@ -249,6 +249,14 @@ def config_tree(config: Config) -> dict[str, Any]:
     return tree
 
 
+def overridden(config: Config, overrides: Iterable[str]) -> Config:
+    """The settings with `section.key=value` overrides applied, as `load_config` does; a relative path is of the working folder."""
+    tree = config_tree(config)
+    for override in overrides:
+        _apply_override(tree, override)
+    return config_from_tree(tree)
+
+
 def dump_config(config: Config) -> str:
     """The settings as TOML text that `load_config` reads back to an equal value."""
     return tomli_w.dumps(config_tree(config))

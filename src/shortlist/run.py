@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,12 +235,26 @@ def _shaping(config: Config) -> tuple[Any, ...]:
 def _fingerprint(config: Config, dataset: Dataset) -> str:
     """Changes with any setting that shapes the model, any example and any feature; not with where the files lie."""
     digest = xxhash.xxh3_128(repr(_shaping(config)).encode())
-    train = dataset.train
-    arrays: list[NDArray[Any]] = [train.item_row, train.weight, train.time, train.queries.seed_row, train.queries.user_row]
-    arrays += [train.queries.history_items, train.queries.history_start, train.queries.history_end]
-    for columns in (dataset.item_features, dataset.user_features, train.queries.context):
-        arrays += flat_arrays(columns).values()
+    add_dataset(digest, dataset)
+    return digest.hexdigest()
+
+
+def add_dataset(digest: xxhash.xxh3_128, dataset: Dataset) -> None:
+    """Takes the training examples, all features and the item ids into the digest."""
+    add_examples(digest, dataset.train)
+    for columns in (dataset.item_features, dataset.user_features, dataset.train.queries.context):
+        add_arrays(digest, flat_arrays(columns).values())
+    digest.update("\x00".join(map(str, dataset.items.ids.to_list())).encode())
+
+
+def add_examples(digest: xxhash.xxh3_128, examples: Examples) -> None:
+    """Takes the examples into the digest, but for the features of their context."""
+    queries = examples.queries
+    add_arrays(digest, [examples.item_row, examples.weight, examples.time, queries.seed_row, queries.user_row])
+    add_arrays(digest, [queries.history_items, queries.history_start, queries.history_end])
+
+
+def add_arrays(digest: xxhash.xxh3_128, arrays: Iterable[NDArray[Any]]) -> None:
+    """Takes the arrays' bytes into the digest."""
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
-    digest.update("\x00".join(map(str, dataset.items.ids.to_list())).encode())
-    return digest.hexdigest()
