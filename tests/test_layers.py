@@ -112,6 +112,11 @@ ORDER = (
     # whole stages, one a command
     "run",
     "export",
+    "report/__init__",
+    "report/provenance",
+    "evaluation_folder",
+    "judged",
+    "examples",
     "backtest",
     "study",
     "growth",
@@ -131,8 +136,6 @@ ORDER = (
     "datasets/debian",
     "datasets/fetch",
     # the terminal
-    "report/__init__",
-    "report/provenance",
     "report/training",
     "report/inputs",
     "report/verdict",

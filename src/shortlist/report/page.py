@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shortlist import __version__
+from shortlist.evaluation_folder import split_folder
 from shortlist.report.chart import COLOURS, svg
 from shortlist.report.figures import EVALUATE, Missing, age_figure, coverage_figure, popularity_figure, recall_by_k_figure
 from shortlist.report.inputs import Estimate, Evaluation, Example, Split, read_evaluation
@@ -124,12 +125,12 @@ def _other_metrics(evaluation: Evaluation, ranked: dict[str, Verdict]) -> list[s
 
 
 def _runs_of_splits(evaluation: Evaluation) -> Iterator[tuple[Split, Trained | None]]:
-    """Each split with the (first) run that was trained for it, whose folder is named after it (backtest.py)."""
+    """Each split with the first run that was trained for it."""
     by_folder: dict[str, Trained] = {}
     for run in evaluation.trained:
         by_folder.setdefault(run.name.split("/")[0], run)
     for split in evaluation.table.splits:
-        yield split, by_folder.get(split.name.replace("%", "").replace(" ", "-"))
+        yield split, by_folder.get(split_folder(split.name))
 
 
 def _window(run: Trained | None) -> str:
