@@ -14,6 +14,7 @@ from shortlist.examples import EXAMPLES, described_examples, drawn_examples, ite
 from shortlist.files import Places
 from shortlist.judged import Judged
 from shortlist.log import EventLog
+from shortlist.metrics.ranking import NOT_FOUND
 
 FILMS = Catalogue(pl.DataFrame({"item_id": [10, 20, 30, 40], "title": ["Alien", None, "Brazil", "Cube"]}), "item_id", "items")
 TREE = {
@@ -31,10 +32,10 @@ def log_of(users: list[str | None]) -> EventLog:
 def test_a_record_says_who_asked_what_came_before_and_what_each_model_lists() -> None:
     numbers = asker_numbers(pl.Series(["ann", "bob"])).tolist()
     examples = examples_of([3, 0], seeds=[2, -1], histories=[[0, 1, 2], []], askers=[numbers[1], -1])
-    none = np.zeros(2, np.int64)
+    shown = np.array([2, 5])  # of six that were tested
     judged = {
-        "a": Judged(Ranked("a", none), np.array([[3, 0], [1, -1]]), np.array([[0.5, 0.25], [1.0, -np.inf]], np.float32)),
-        "b": Judged(Ranked("b", none), np.array([[1, 2], [0, 1]]), np.array([[9, 8], [7, 6]], np.float32)),
+        "a": Judged(Ranked("a", np.arange(1, 7)), shown, np.array([[3, 0], [1, -1]]), np.array([[0.5, 0.25], [1.0, -np.inf]], np.float32)),
+        "b": Judged(Ranked("b", np.full(6, NOT_FOUND)), shown, np.array([[1, 2], [0, 1]]), np.array([[9, 8], [7, 6]], np.float32)),
     }
     first, second = described_examples("day", examples, FILMS, config_from_tree(TREE), log_of(["bob", None, "ann"]), judged)
     # the seed, Brazil, is the newest of the history and is said once; item 20 has no title
@@ -45,6 +46,7 @@ def test_a_record_says_who_asked_what_came_before_and_what_each_model_lists() ->
         "history": ["20", "Alien"],
         "next": "Cube",
     }
+    assert first["ranks"] == {"a": 3, "b": None} and second["ranks"] == {"a": 6, "b": None}
     assert first["lists"]["a"] == [
         {"item": 40, "text": "Cube", "score": 0.5, "hit": True},
         {"item": 10, "text": "Alien", "score": 0.25, "hit": False},

@@ -43,6 +43,7 @@ def test_the_lists_of_the_shown_queries_are_kept_with_the_ranks() -> None:
 def test_what_is_written_is_read_back_under_its_key_alone(tmp_path: Path) -> None:
     made = Judged(
         Ranked("ials", np.array([1, 7]), {"gini@3": 0.5}, tuned={"factors": 64}),
+        np.array([1]),
         np.array([[2, -1]]),
         np.array([[0.5, -np.inf]], np.float32),
     )
@@ -54,7 +55,12 @@ def test_what_is_written_is_read_back_under_its_key_alone(tmp_path: Path) -> Non
 
     back = kept(path, "key", never)
     assert (back.ranked.model, back.ranked.of_lists, back.ranked.tuned) == ("ials", {"gini@3": 0.5}, {"factors": 64})
-    assert back.ranked.rank.tolist() == [1, 7] and back.rows.tolist() == [[2, -1]] and back.scores.tolist() == [[0.5, -np.inf]]
+    assert (
+        back.ranked.rank.tolist() == [1, 7]
+        and back.shown.tolist() == [1]
+        and back.rows.tolist() == [[2, -1]]
+        and back.scores.tolist() == [[0.5, -np.inf]]
+    )
     with pytest.raises(AssertionError, match="made again"):
         kept(path, "another key", never)
     path.write_bytes(path.read_bytes()[:-40])

@@ -17,6 +17,7 @@ from shortlist.config import Config, feature_settings
 from shortlist.dataset import Examples, asker_numbers
 from shortlist.judged import Judged
 from shortlist.log import EventLog
+from shortlist.metrics.ranking import NOT_FOUND
 from shortlist.project import feature_column
 
 EXAMPLES = 20  # of all splits together
@@ -32,10 +33,12 @@ def drawn_examples(queries: int, split: int, splits: int, *, seed: int) -> NDArr
 def described_examples(
     split: str, examples: Examples, items: Catalogue, config: Config, log: EventLog, judged: Mapping[str, Judged]
 ) -> list[dict[str, Any]]:
-    """The examples (n,) as JSON-able records: split, who, seed, history (newest first), next, and each model's list with the hit marked.
+    """The examples (n,) as JSON-able records: split, who, seed, history (newest first), next, and each model's list, the hit marked.
+
+    "ranks" says where each model has the item chosen next, None beyond the largest k: further down than a list is shown.
 
     items    the corpus that was ranked
-    log      the log of the split, which knows what its users are called
+    log      that of the split, which knows what its users are called
     judged   by model, with the lists of these very examples
     """
     words, who = item_words(items, config), _who(log)
@@ -61,6 +64,7 @@ def described_examples(
                 "seed": words[seed] if seed >= 0 else None,
                 "history": [words[row] for row in history[:HISTORY].tolist() if row >= 0],
                 "next": words[positive],
+                "ranks": {model: _known(found.ranked.rank[found.shown[number]]) for model, found in judged.items()},
                 "lists": lists,
             }
         )
@@ -83,6 +87,10 @@ def item_words(items: Catalogue, config: Config) -> list[str]:
         return text.fill_null(ids).to_list()
     both = pl.select(pl.when(text.is_null() | (text == ids)).then(ids).otherwise(ids + ": " + text)).to_series()
     return both.to_list()
+
+
+def _known(rank: np.int64) -> int | None:
+    return None if rank == NOT_FOUND else int(rank)
 
 
 def _who(log: EventLog) -> dict[int, Any]:

@@ -34,7 +34,8 @@ class Judged:
     """One model on one split."""
 
     ranked: Ranked
-    rows: NDArray[np.int64]  # (n, LISTED) best first, padded with -1: the lists of the example queries
+    shown: NDArray[np.intp]  # (n,) the queries that are examples
+    rows: NDArray[np.int64]  # (n, LISTED) their lists, best first, padded with -1
     scores: NDArray[np.float32]  # (n, LISTED)
 
 
@@ -45,7 +46,7 @@ def judge(retriever: Retriever, corpus: Dataset, examples: Examples, shown: NDAr
     queries = examples.queries.take(shown)
     exclude = seen_items(queries) if settings.seen_items == "exclude" else None
     rows, scores = retriever.retrieve(queries, min(LISTED, size), exclude)
-    return Judged(ranked, rows, scores)
+    return Judged(ranked, shown, rows, scores)
 
 
 def judge_baseline(
@@ -92,7 +93,7 @@ def _write(path: Path, key: str, judged: Judged) -> None:
     facts = {"key": key, "model": ranked.model, "of_lists": ranked.of_lists, "tuned": ranked.tuned}
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = BytesIO()
-    np.savez(raw, facts=np.array(json.dumps(facts)), rank=ranked.rank, rows=judged.rows, scores=judged.scores)
+    np.savez(raw, facts=np.array(json.dumps(facts)), rank=ranked.rank, shown=judged.shown, rows=judged.rows, scores=judged.scores)
     write_whole(path, raw.getvalue())
 
 
@@ -106,6 +107,6 @@ def _read(path: Path, key: str) -> Judged | None:
             if facts["key"] != key:
                 return None
             ranked = Ranked(facts["model"], arrays["rank"], facts["of_lists"], tuned=facts["tuned"])
-            return Judged(ranked, arrays["rows"], arrays["scores"])
+            return Judged(ranked, arrays["shown"], arrays["rows"], arrays["scores"])
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

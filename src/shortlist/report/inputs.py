@@ -118,6 +118,7 @@ class Example(_Part, frozen=True):
     history: list[str]
     next: str
     lists: dict[str, list[Listed]]
+    ranks: dict[str, int | None] = {}  # where each model has the item chosen next; None = beyond the largest K
 
 
 class BatchSize(_Part, frozen=True):
