@@ -120,6 +120,11 @@ ORDER = (
     # whole stages, one a command
     "run",
     "export",
+    "report/__init__",
+    "report/provenance",
+    "evaluation_folder",
+    "judged",
+    "examples",
     "backtest",
     "report/__init__",
     "report/provenance",

@@ -20,6 +20,7 @@ from shortlist.errors import ShortlistError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code: 0, or 1 after a one-line error, or 130 when interrupted."""
     options = build_parser().parse_args(arguments)
+    options.words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options.command(options)
     except ShortlistError as error:
@@ -75,12 +76,30 @@ def build_parser() -> argparse.ArgumentParser:
         "evaluate",
         _evaluate,
         "train and test on every split, beside the baselines",
-        "shortlist evaluate movielens/shortlist.toml --set evaluate.shifts=1",
+        "shortlist evaluate movielens/shortlist.toml --baselines all --set evaluate.shifts=1",
     )
     _config_options(evaluate)
     evaluate.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where the runs go (default: `evaluation/KEY` beside CONFIG, by settings)"
+        "--baselines", metavar="NAMES", help="`all`, or names with commas between, instead of evaluate.baselines (popularity,co-occurrence)"
     )
+    evaluate.add_argument("--seeds", type=_positive, default=1, help="trainings per split, from train.seed on (default: 1)")
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where runs, evaluation.json, ranks.parquet and examples.json go (default: `evaluation/KEY` beside CONFIG, by settings)",
+    )
+
+    report = _command(
+        commands,
+        "report",
+        _report,
+        "an evaluation -> one HTML page that needs nothing else",
+        "shortlist report movielens/evaluation/1c2f9a07 --out report.html",
+    )
+    report.add_argument("folder", type=Path, metavar="FOLDER", help="what `shortlist evaluate --out` wrote")
+    report.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page")
+    report.add_argument("--title", help="what was evaluated (default: the name of FOLDER)")
 
     _add_studies(commands)
 
@@ -250,11 +269,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     from shortlist.run import settings_key
     from shortlist.tables_for_people import print_evaluation
 
+    if options.baselines is not None:
+        options.set.append(f"evaluate.baselines={json.dumps(options.baselines.split(','))}")
     project = _open_project(options)
-    table = backtest(
-        project, options.out or options.config.parent / "evaluation" / settings_key(project.config), log_to=_log_to, stage=_stage
-    )
-    _print_json(table) if options.json else print_evaluation(table)
+    folder = options.out or options.config.parent / "evaluation" / settings_key(project.config)
+    table = backtest(project, folder, log_to=_log_to, stage=_stage, seeds=options.seeds, command=options.words)
+    if options.json:
+        _print_json(table)
+    else:
+        print_evaluation(table)
+        print(f"{folder}: written; see it with `shortlist report {folder} --out report.html`")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from shortlist.report.page import write_report
+
+    print(write_report(options.folder, options.out, title=options.title))
 
 
 def _study(options: argparse.Namespace) -> None:

@@ -164,6 +164,7 @@ class EvaluateSettings(Section, frozen=True):
     next_events: str | None = None  # release: the next snapshot of [data] events, of which the new pairs are tested
     next_items: str | None = None  # release: the next snapshot of [data] items, out of which is retrieved
     ks: tuple[int, ...] = (10, 50, 100)
+    baselines: tuple[str, ...] = ("popularity", "co-occurrence")  # names of baselines/fit.py; ["all"] = every one
     seen_items: Literal["rank", "exclude"] = "rank"  # may a list hold items of the query's own history, or its seed?
     repeats: Literal["keep", "drop", "apart"] | None = None  # choices of such items; absent: keep, or drop where they are excluded
     bootstrap: int = 1000
