@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from shortlist.config import Config, EvaluateSettings, config_tree
-from shortlist.metrics.crossed import crossed_intervals
+from shortlist.metrics.intervals import bootstrap_interval
 from shortlist.metrics.ranking import ndcg_at, recall_at
 from shortlist.study.on_splits import Outcome
 from shortlist.study.trials import Trial, ranks_among_chosen_of, ranks_of
@@ -64,8 +64,13 @@ class Results:
     def interval(self, values: Values, mask: NDArray[np.bool_] | None = None) -> Estimate:
         """Mean and 95 % interval over users x trainings, of the queries of `mask`."""
         kept = np.ones(len(self.weight), bool) if mask is None else mask
-        (found,) = crossed_intervals(
-            [values[:, kept]], self.cluster[kept], weight=self.weight[kept], resamples=self.settings.bootstrap, seed=self.settings.seed
+        of_trainings = values[:, kept].T  # (n, S)
+        found = bootstrap_interval(
+            of_trainings,
+            self.cluster[kept],
+            weight=self.weight[kept],
+            resamples=self.settings.bootstrap,
+            seed=self.settings.seed,
         )
         return {**found._asdict(), "queries": int(kept.sum())}
 

@@ -35,6 +35,7 @@ from shortlist.towers import TwoTower
 from shortlist.train import Trainer, TrainLog
 
 Watch = Callable[[int, float], None]  # told (epoch, validation loss); may raise to end the training
+_APART = ("data", "index")  # the digest of the data stands for them; every trial is searched exactly
 _OF_BASELINES = ("columns", "item", "query")  # sections that baselines depend on
 _OF_LOOP = ("checkpoint_steps", "log_steps")  # settings that shape nothing
 _OF_RANKS = ("ks", "seen_items", "repeats")  # all that ranks depend on in [evaluate], beside the split
@@ -208,7 +209,7 @@ def _without_misses(rank: NDArray[np.int64]) -> list[int | None]:
 def settings_digest(config: Config, sections: tuple[str, ...] | None = None) -> str:
     """Changes with every setting of `sections` (None = all) that a trial depends on, not with where the tables lie."""
     tree = config_tree(config)
-    kept = {name: values for name, values in tree.items() if name != "data" and (sections is None or name in sections)}
+    kept = {name: values for name, values in tree.items() if name not in _APART and (sections is None or name in sections)}
     if "train" in kept:
         kept["train"] = {key: value for key, value in tree["train"].items() if key not in _OF_LOOP}
     kept["evaluate"] = {key: value for key, value in tree["evaluate"].items() if key in _OF_RANKS}
