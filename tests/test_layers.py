@@ -56,6 +56,7 @@ ORDER = (
     "frequency",
     "streaming",
     "negatives",
+    "tiles",
     "losses",
     "masks",
     "batches",
@@ -149,7 +150,7 @@ ORDER = (
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    *("tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
     *("run", "export", "growth"),
 }
 REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "study", "sequential"}  # through those; all other files are free of it
