@@ -75,9 +75,17 @@ ORDER = (
     "metrics/ranking",
     "metrics/lists",
     "metrics/intervals",
+    "metrics/crossed",
     "index/__init__",
     "index/contract",
     "index/exact",
+    "index/engines",
+    "index/int8",
+    "index/proposing",
+    "index/scann",
+    "index/faiss",
+    "index/tuning",
+    "index/kinds",
     "learned",
     "snapshot",
     "slices",
@@ -113,8 +121,28 @@ ORDER = (
     # whole stages, one a command
     "run",
     "export",
+    "report/__init__",
+    "report/provenance",
+    "evaluation_folder",
+    "judged",
+    "examples",
     "backtest",
-    "study",
+    "report/__init__",
+    "report/provenance",
+    "study/__init__",
+    "study/never_chosen",
+    "study/trials",
+    "study/on_splits",
+    "study/tables",
+    "study/variants",
+    "study/paper",
+    "study/table1",
+    "study/table2",
+    "study/compared",
+    "study/space",
+    "study/validation",
+    "study/sweep",
+    "study/sets",
     "growth",
     "sequential",
     "datasets/__init__",
@@ -132,8 +160,6 @@ ORDER = (
     "datasets/debian",
     "datasets/fetch",
     # the terminal
-    "report/__init__",
-    "report/provenance",
     "report/training",
     "report/inputs",
     "report/verdict",
@@ -146,6 +172,7 @@ ORDER = (
     "report/page",
     "progress",
     "tables_for_people",
+    "study_tables",
     "cli",
     "__main__",
 )
@@ -153,7 +180,8 @@ IMPORTS_TORCH = {  # at the top of the file
     *("tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
     *("run", "export", "growth"),
 }
-REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "study", "sequential"}  # through those; all other files are free of it
+_STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared", "sweep", "sets")}
+REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "sequential"} | _STUDIES  # through those; all other files are free of it
 HEAVY = ("torch", "faiss", "scann")
 STARTUP_S = 0.5  # of `shortlist --help`; a slow machine may stretch it: SHORTLIST_TEST_SLACK=3 allows three times as long
 
