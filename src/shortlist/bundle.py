@@ -6,6 +6,7 @@ checked before it is opened.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Bundle:
     """One version. Nothing in it changes while it is open."""
 
     name: str
+    facts: Mapping[str, Any]  # what the publisher said of it: the manifest's
     config: Config
     items: Catalogue
     users: Catalogue | None
@@ -46,6 +48,7 @@ class Bundle:
     query_encoder: QueryEncoder
     user_features: dict[str, FeatureArray]  # U + 1 entries, the last for nobody
     histories: pl.DataFrame | None  # user, history (list of item ids, oldest first): the state when training ended
+    popularity: NDArray[np.int64] | None  # (M,) how often training saw each item chosen; None in older bundles
     tables: dict[str, NDArray[np.float32]]
     embeddings: NDArray[np.float32]  # (M, D) what queries see of an item
     vectors: NDArray[np.float32]  # (M, S) what is searched
@@ -110,9 +113,10 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder} must be of bundle format {FORMAT}: got {facts.get('bundle')!r}; publish it again with this program")
     users_path, histories_path = folder / "users.parquet", folder / "histories.parquet"
     vectors = _mapped(folder / "vectors.npy")
-    has_users = users_path.exists()
+    has_users, popularity_path = users_path.exists(), folder / "popularity.npy"
     return Bundle(
         name=folder.name,
+        facts=facts,
         config=load_config(folder / "config.toml"),
         items=read_catalogue(str(folder / "items.parquet"), str(facts["item_id"])),
         users=read_catalogue(str(users_path), str(facts["user_id"]), what="users") if has_users else None,
@@ -120,6 +124,7 @@ def open_bundle(folder: Path) -> Bundle:
         query_encoder=open_query_encoder(folder),
         user_features=columns_from_flat(open_arrays(folder / "user_features")) if has_users else {},
         histories=pl.read_parquet(histories_path) if histories_path.exists() else None,
+        popularity=np.load(popularity_path, allow_pickle=False) if popularity_path.exists() else None,
         tables=open_arrays(folder / "tables"),
         embeddings=_mapped(folder / "embeddings.npy"),
         vectors=vectors,

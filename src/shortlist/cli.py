@@ -127,6 +127,13 @@ def build_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--exclude-seen", action="store_true", help="leave out the query's seed and history")
     recommend.add_argument("--show", metavar="COLUMN", help="an items column to print beside the ids, e.g. title")
     _json_option(recommend)
+
+    serve = _command(commands, "serve", _serve, "answer queries over HTTP, until SIGTERM", "shortlist serve store --port 8000")
+    serve.add_argument("store", type=Path, metavar="STORE")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, reached from this machine alone)")
+    serve.add_argument("--port", type=_port, default=8000, help="default: 8000; 0 takes a free one and prints it")
+    serve.add_argument("--workers", type=_positive, default=1, help="processes that share the port (default: 1)")
+    serve.add_argument("--events", metavar="URL", help="database of events, e.g. postgresql+psycopg://host/name (default: a file in STORE)")
     return parser
 
 
@@ -218,6 +225,12 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1: got {number}")
     return number
+
+
+def _port(text: str) -> int:
+    if not (text.isdigit() and int(text) < 65_536):
+        raise argparse.ArgumentTypeError(f"must be a port, 0 to 65535: got {text!r}")
+    return int(text)
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
@@ -377,6 +390,14 @@ def _recommend(options: argparse.Namespace) -> None:
         _print_json({"version": bundle.name, "answers": answers.to_dicts()})
     else:
         print_answer(bundle, answers, options.show)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    try:
+        from shortlist.serve.server import serve_store
+    except ModuleNotFoundError as error:
+        raise ShortlistError(f"serving needs {error.name}: install `shortlist[serve]`") from None
+    serve_store(options.store, host=options.host, port=options.port, workers=options.workers, events=options.events)
 
 
 def _open_project(options: argparse.Namespace) -> Any:

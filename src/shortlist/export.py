@@ -23,7 +23,7 @@ from shortlist.errors import BundleError
 from shortlist.features.arrays import flat_arrays
 from shortlist.index.contract import Index
 from shortlist.index.kinds import build_index
-from shortlist.run import Run
+from shortlist.run import POPULARITY, Run
 from shortlist.saved_arrays import save_arrays
 from shortlist.store import publish_version
 from shortlist.towers import TwoTower, input_width
@@ -88,6 +88,9 @@ def write_bundle(folder: Path, run: Run, catalogue: Catalogue, corpus: Corpus, i
     histories = run.folder / "histories.parquet"
     if histories.exists():
         (folder / "histories.parquet").write_bytes(histories.read_bytes())
+    if (run.folder / POPULARITY).exists():  # runs of before it was counted are published without
+        counts, rows = np.load(run.folder / POPULARITY, allow_pickle=False), run.items.rows_of(catalogue.ids)
+        np.save(folder / POPULARITY, np.where(rows >= 0, counts[rows], 0), allow_pickle=False)
     np.save(folder / "embeddings.npy", corpus.embedding, allow_pickle=False)
     np.save(folder / "vectors.npy", corpus.vector, allow_pickle=False)
     (folder / "index").mkdir()

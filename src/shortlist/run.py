@@ -6,6 +6,7 @@ item_features.*  user_features.*  context_features.*  query.json       the fitte
 items.parquet  users.parquet                                            the tables, in row order
 histories.parquet   the last choices of each user when the window ended
 asked/              queries that an index is tuned to and proved on: those held out of training, or the newest ones
+popularity.npy      how often the window chose each item, in row order
 train.jsonl         the log of training, one JSON object a line
 checkpoint/         where training stands (while it runs)
 model.safetensors   all learned numbers (when it is finished)
@@ -46,7 +47,7 @@ from shortlist.towers import TwoTower
 from shortlist.train import Trainer, TrainLog
 
 MODEL_FILE, FACTS_FILE, CONFIG_FILE, LOG_FILE = "model.safetensors", "run.json", "config.toml", "train.jsonl"
-CHECKPOINT, EXAMPLES, ASKED = "checkpoint", "examples", "asked"
+CHECKPOINT, EXAMPLES, ASKED, POPULARITY = "checkpoint", "examples", "asked", "popularity.npy"
 _VALIDATION_LEAST = 200
 _ASKED_AT_MOST = 4000
 _REMEMBERED = 1000  # choices of each user that are published: the towers read fewer, `--exclude-seen` leaves out all
@@ -168,6 +169,7 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
     for name, table in (("items", dataset.items), ("users", dataset.users)):
         if table is not None:
             table.frame.write_parquet(folder / f"{name}.parquet")
+    np.save(folder / POPULARITY, dataset.item_counts, allow_pickle=False)
     if "user" in train_log.frame.columns:
         last_choices(train_log, _REMEMBERED).write_parquet(folder / "histories.parquet")
 
