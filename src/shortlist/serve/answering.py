@@ -79,7 +79,7 @@ class Answering:
     def recommend(self, pinned: Pinned, request: RecommendRequest) -> Slate:
         """The answer to one query. Raises BadRequestError for what the version cannot mean."""
         degraded: list[str] = []
-        query = self._understood(pinned, request, degraded)
+        query = self.understood(pinned, request, degraded)
         seen = np.concatenate([query.history, query.seed]) if request.filters.exclude_seen else NO_ROWS
         admitted = pinned.admission.of(request.filters, seen)
         asked = 2 + (request.history is None and request.user is not None and self._store is not None)
@@ -94,7 +94,8 @@ class Answering:
         found = self._retrieved(pinned, partial(like, pinned, row), admitted, request.k, degraded)
         return _slate(pinned, *found, degraded, 2, 0)
 
-    def _understood(self, pinned: Pinned, request: RecommendRequest, degraded: list[str]) -> Query:
+    def understood(self, pinned: Pinned, request: RecommendRequest, degraded: list[str]) -> Query:
+        """The request in rows; where its user's events cannot be had, `degraded` says so. Raises BadRequestError."""
         version, overlay, path = pinned.version, pinned.overlay, pinned.version.path
         context = path.read_context(request.context)
         user_row = -1 if request.user is None or version.user_ids is None else version.user_ids.row_of(request.user)
