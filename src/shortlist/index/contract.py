@@ -157,6 +157,20 @@ class Eligible:
         places, scores = self.gathered.search(queries, k, exclude=exclude)
         return np.where(places >= 0, self.rows[places], -1), scores
 
+    def search_one(self, query: Float32s, k: int, *, exclude: NDArray[Any] | None = None) -> tuple[Rows, Float32s]:
+        """What `search` answers to one query (D,)."""
+        if self.gathered is None:
+            rows, scores = self.search(query[None], k, exclude=None if exclude is None else [exclude])
+            return rows[0], scores[0]
+        if exclude is not None:
+            out = known_rows(exclude, self.index.size)
+            place = np.minimum(np.searchsorted(self.rows, out), len(self.rows) - 1)
+            exclude = place[self.rows[place] == out]
+        places, scores = self.gathered.search_one(query, k, exclude=exclude)
+        rows = self.rows[places]
+        rows[places < 0] = -1
+        return rows, scores
+
 
 def check_mask(mask: NDArray[np.bool_], size: int) -> None:
     """Raises ShapeError unless `mask` is one boolean for each of `size` rows."""
@@ -266,23 +280,41 @@ def score_pairs(queries: Float32s, vectors: Float32s, query: Rows, row: Rows) ->
     for start in range(0, len(row), step):
         part = slice(start, start + step)
         products = np.multiply(queries[query[part]], vectors[row[part]], dtype=np.float64)  # (n, D)
-        scores[part] = _sum_by_halving(products) + 0.0
+        scores[part] = _sum_by_halving(products)
+    return scores + np.float32(0.0)  # no -0, also where a tiny number was rounded to one
+
+
+def score_rows(query: Float32s, vectors: Float32s, rows: Rows, largest: float) -> Float32s:
+    """The canonical scores (W,) float32 of `rows` (W,) for one query (D,), as `score_pairs` gives them but five times as fast.
+
+    largest  at least |query| times the norm of any row
+
+    A float64 product in any order of adding is within (2 D + 4) 2^-53 |q||v| of the sum by halving. Where all numbers within
+    that distance round to one float32, it is the canonical score; the few other rows are added up by halving.
+    """
+    sums = vectors.take(rows, axis=0).astype(np.float64) @ query.astype(np.float64)
+    error = (2 * len(query) + 4) * 2.0**-53 * largest
+    scores, above = (sums - error).astype(np.float32), (sums + error).astype(np.float32)
+    if not np.array_equal(scores, above):
+        unsure = np.flatnonzero(scores != above)
+        scores[unsure] = score_pairs(query[None], vectors, np.zeros(len(unsure), np.int64), rows[unsure])
+    scores += np.float32(0.0)  # no -0
     return scores
 
 
-def best_of_one(query: Float32s, vectors: Float32s, rows: Rows, k: int) -> tuple[Rows, Float32s]:
-    """(rows, scores), each (k,): the first k of the distinct `rows` (W,) by falling canonical score, ties by row, padded.
-
-    What `best_first` makes of `rescore`, bit for bit, for one query (D,).
-    """
-    products = np.multiply(vectors.take(rows, axis=0), query, dtype=np.float64)  # (W, D)
-    keys = order_keys(rows, _sum_by_halving(products).astype(np.float32) + np.float32(0.0))
-    keys.sort()
-    found_rows, found_scores = from_order_keys(keys[:k])
-    if len(found_rows) == k:
-        return found_rows, found_scores
-    missing = k - len(found_rows)
-    return np.append(found_rows, np.full(missing, -1)), np.append(found_scores, np.full(missing, -np.inf, np.float32))
+def best_of_one(rows: Rows, scores: Float32s, k: int) -> tuple[Rows, Float32s]:
+    """(rows, scores), each (k,): the first k of distinct candidates (W,) by falling score, ties by row, padded with -1 and -inf."""
+    if len(rows) > k:
+        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))[:k]
+    if len(order) == k:
+        return rows[order], scores[order]
+    missing = k - len(order)
+    return (
+        np.concatenate([rows[order], np.full(missing, -1, np.int64)]),
+        np.concatenate([scores[order], np.full(missing, -np.inf, np.float32)]),
+    )
 
 
 def order_keys(rows: Rows, scores: Float32s) -> Keys:

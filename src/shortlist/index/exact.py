@@ -25,13 +25,17 @@ from shortlist.index.contract import (
     Index,
     Keys,
     Rows,
+    best_of_one,
     check_exclude,
     check_queries,
+    check_query,
     check_vectors,
     from_order_keys,
+    known_rows,
     order_keys,
     padded,
     score_pairs,
+    score_rows,
 )
 
 FACTS_FILE = "exact.json"
@@ -122,6 +126,38 @@ class ExactIndex(Index):
                 lines = slice(first, min(first + rows_at_once, len(queries)))
                 self._search_block(queries, lines, columns, slack, excluded, ineligible, best)
         return padded(*from_order_keys(best), k)
+
+    def search_one(
+        self,
+        query: Float32s,
+        k: int,
+        *,
+        exclude: NDArray[Any] | None = None,
+        eligible: Eligible | NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (k,), as the contract says."""
+        norm = check_query(query, self.dim, k)
+        allowed = self._prepared(eligible)
+        if allowed is not None and (allowed.gathered is not None or not len(allowed)):
+            return allowed.search_one(query, k, exclude=exclude)
+        out = None if exclude is None else known_rows(exclude, self.size)
+        return self.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
+
+    def scan_one(self, query: Float32s, norm: float, k: int, out: Rows | None, mask: NDArray[np.bool_] | None) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (k,), of a checked query of norm `norm`, found by comparing all rows.
+
+        out   known rows to leave out
+        mask  (M,), false for those that may not come back
+        """
+        largest = norm * self.largest_norm
+        scores = self.vectors @ query  # (M,)
+        if mask is not None:
+            scores[~mask] = -np.inf
+        if out is not None:
+            scores[out] = -np.inf
+        least = reached_by(scores[None], min(k, self.size))[0] - 2 * np.float32(largest_error(largest, self.dim))
+        rows = np.flatnonzero(scores >= max(least, LOWEST))
+        return best_of_one(rows, score_rows(query, self.vectors, rows, largest), k)
 
     def _search_block(
         self,

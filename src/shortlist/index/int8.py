@@ -34,6 +34,7 @@ from shortlist.index.contract import (
     check_vectors,
     checked_norms,
     known_rows,
+    score_rows,
 )
 from shortlist.index.engines import require
 from shortlist.index.exact import GATHERED_SHARE, gather, reached_by
@@ -64,7 +65,7 @@ class Int8Index(Index):
 
     def __init__(self, vectors: Float32s, codes: bytes, error: float) -> None:
         """codes   the ONNX graph that `_graph` made; error   the largest |e| / |v| of a row."""
-        check_vectors(vectors)
+        self._largest_norm = check_vectors(vectors)
         self.size, self.dim = vectors.shape
         self._vectors = vectors.view()
         self._vectors.flags.writeable = False
@@ -142,15 +143,15 @@ class Int8Index(Index):
         norm = check_query(query, self.dim, k)
         allowed = self._prepared(eligible)
         if allowed is not None and (allowed.gathered is not None or not len(allowed)):
-            rows, scores = allowed.search(query[None], k, exclude=None if exclude is None else [exclude])
-            return rows[0], scores[0]
+            return allowed.search_one(query, k, exclude=exclude)
         upper, width = self._bounds(query, norm)
         if allowed is not None:
             upper[~allowed.mask] = -np.inf
         if exclude is not None:
             upper[known_rows(exclude, self.size)] = -np.inf
         least = reached_by((upper - width)[None], k)[0]
-        return best_of_one(query, self._vectors, np.flatnonzero(upper >= max(least, np.finfo(np.float32).min)), k)
+        rows = np.flatnonzero(upper >= max(least, np.finfo(np.float32).min))
+        return best_of_one(rows, score_rows(query, self._vectors, rows, norm * self._largest_norm), k)
 
     def estimates(self, query: Float32s) -> Float32s:
         """(M,) what the codes alone make of every row's score: the first pass, without its error."""

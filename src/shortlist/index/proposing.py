@@ -34,8 +34,9 @@ from shortlist.index.contract import (
     check_queries,
     check_query,
     known_rows,
+    score_rows,
 )
-from shortlist.index.exact import ExactIndex, gather, largest_error
+from shortlist.index.exact import ExactIndex, gather
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
@@ -171,17 +172,12 @@ class ProposingIndex(Index):
         query = np.ascontiguousarray(query)
         allowed = self._prepared(eligible)
         if allowed is not None and (allowed.gathered is not None or not len(allowed)):
-            return _first(allowed.search(query[None], k, exclude=None if exclude is None else [exclude]))
+            return allowed.search_one(query, k, exclude=exclude)
         out = None if exclude is None else known_rows(exclude, self.size)
-        found = self._found(query, k, out, allowed)
+        found = self._found(query, norm, k, out, allowed)
         if found is None:
-            mask = None if allowed is None else allowed.mask
-            return _first(self.exact.search_masked(query[None], k, exclude=None if out is None else [out], mask=mask))
-        rows, near = found
-        if len(rows) > k:
-            least = np.partition(near, len(near) - k)[len(near) - k] - 2 * largest_error(norm * self.exact.largest_norm, self.dim)
-            rows = rows[near >= least]
-        return best_of_one(query, self._vectors, rows, k)
+            return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
+        return best_of_one(*found, k)
 
     def propose(self, query: Float32s, count: int, searched: int) -> Rows:
         """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
@@ -199,19 +195,20 @@ class ProposingIndex(Index):
     def _open_library(self, folder: Path) -> None:
         """Nothing comes back: the library holds what `_save_library` wrote. Raises BundleError for files it cannot read."""
 
-    def _found(self, query: Float32s, k: int, out: Rows | None, allowed: Eligible | None) -> tuple[Rows, Float32s] | None:
-        """(rows, products), unordered, at least k of them and the best k among them; None where no effort finds as many."""
+    def _found(self, query: Float32s, norm: float, k: int, out: Rows | None, allowed: Eligible | None) -> tuple[Rows, Float32s] | None:
+        """(rows, scores), unordered, at least k of them and the best k among them; None where no effort finds as many."""
+        largest = norm * self.exact.largest_norm
         for effort in self._efforts(k if allowed is None else math.ceil(k * self.size / len(allowed) * SPARE)):
             rows = self.propose(query, effort.rescored, effort.searched)
-            near = self._vectors.take(rows, axis=0) @ query  # (W,)
+            scores = score_rows(query, self._vectors, rows, largest)
             if out is not None or allowed is not None:
-                rows, near = _deepest(rows, near, effort.depth)  # beyond its depth an effort promises nothing
+                rows, scores = _deepest(rows, scores, effort.depth)  # beyond its depth an effort promises nothing
                 kept = np.ones(len(rows), bool) if allowed is None else allowed.mask[rows]
                 if out is not None and len(out):
                     kept &= ~_among(rows, out)
-                rows, near = rows[kept], near[kept]
+                rows, scores = rows[kept], scores[kept]
             if len(rows) >= k:
-                return rows, near
+                return rows, scores
         return None
 
     def _efforts(self, depth: int) -> Iterator[Effort]:
@@ -226,8 +223,8 @@ class ProposingIndex(Index):
 
 
 def default_leaves(size: int) -> int:
-    """Partitions for `size` rows: their square root, which balances finding partitions and looking into them."""
-    return max(1, math.isqrt(size))
+    """Partitions for `size` rows: twice their square root. Finer ones find more by looking at less, and take longer to learn."""
+    return max(1, 2 * math.isqrt(size))
 
 
 def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
@@ -240,22 +237,18 @@ def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
     )
 
 
-def _deepest(rows: Rows, near: Float32s, depth: int) -> tuple[Rows, Float32s]:
-    """The `depth` rows with the largest products, unordered."""
+def _deepest(rows: Rows, scores: Float32s, depth: int) -> tuple[Rows, Float32s]:
+    """The rows with the `depth` largest scores, all that tie for the last place, unordered."""
     if len(rows) <= depth:
-        return rows, near
-    best = np.argpartition(near, len(near) - depth)[len(near) - depth :]
-    return rows[best], near[best]
+        return rows, scores
+    best = scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth]
+    return rows[best], scores[best]
 
 
 def _among(rows: Rows, sorted_rows: Rows) -> NDArray[np.bool_]:
     """Which of `rows` are among `sorted_rows`, ascending and not empty."""
     place = np.minimum(np.searchsorted(sorted_rows, rows), len(sorted_rows) - 1)
     return np.equal(sorted_rows[place], rows)
-
-
-def _first(found: tuple[Rows, Float32s]) -> tuple[Rows, Float32s]:
-    return found[0][0], found[1][0]
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -23,8 +23,8 @@ from shortlist.index.proposing import ProposingIndex
 BLOCK_DIMS = 2  # dimensions that share a 4-bit code
 PARALLEL_ERROR = 3.0  # how much more an error along the vector counts than one across it, about: r of `_threshold`
 AVQ = 2.5  # partitions for inner products, not distances
-LEARNED_FROM = 50_000  # vectors that codes, and partitions at least, are learned from
-LEARNED_FROM_EACH = 32  # vectors a partition
+LEARNED_FROM = 100_000  # vectors that codes, and partitions at least, are learned from
+LEARNED_FROM_EACH = 48  # vectors a partition
 ASSETS, PICKLE = "scann_assets.pbtxt", "scann_docids.pkl"
 
 
