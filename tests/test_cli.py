@@ -112,9 +112,32 @@ def test_every_command_explains_itself_with_an_example_that_parses(capsys: pytes
     import shlex
 
     parser = build_parser()
-    for name in ("fetch", "check", "train", "evaluate", "study", "publish", "recommend"):
+    studies = [f"study {name}" for name in ("designs", "cold", "towers", "table1", "table2", "sweep", "sets")]
+    for name in ("fetch", "check", "train", "evaluate", "study", *studies, "publish", "recommend"):
         with pytest.raises(SystemExit):
-            parser.parse_args([name, "--help"])
+            parser.parse_args([*name.split(), "--help"])
         printed = capsys.readouterr().out
         example = next(line for line in printed.splitlines() if line.startswith("example: shortlist "))
-        assert parser.parse_args(shlex.split(example)[2:]).name == name
+        assert parser.parse_args(shlex.split(example)[2:]).name.startswith(name)
+
+
+def test_studies_print_tables_and_one_json_object_that_says_how_it_was_made(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shortlist.study.sets.BASELINES", ("popularity", "co-occurrence"))
+    short = ["--seeds", "1", "--set", "train.epochs=1", "--set", "evaluate.bootstrap=10"]
+    config = str(project / "shortlist.toml")
+    over = ["--over", "model.temperature=0.1,0.3", "--trials", "2"]
+    for words in (["sets", str(project)], ["table1", config], ["table2", config], ["sweep", config, *over]):
+        assert main(["study", *words, *short, "--json"]) == 0
+        table = json.loads(capsys.readouterr().out)
+        assert table["study"] == words[0] and {"command", "commit", "versions", "finished"} <= set(table["made"])
+        assert main(["study", *words, *short]) == 0
+        printed = capsys.readouterr()
+        assert "recall@100" in printed.out and "items nobody chose" in printed.out
+        assert "reading and checking" in printed.err or words[0] == "sets"
+
+
+def test_sets_of_one_name_are_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "sets", str(project), str(project)]) == 1
+    assert "name each once" in capsys.readouterr().err

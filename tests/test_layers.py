@@ -56,6 +56,7 @@ ORDER = (
     "frequency",
     "streaming",
     "negatives",
+    "tiles",
     "losses",
     "masks",
     "batches",
@@ -77,6 +78,13 @@ ORDER = (
     "index/__init__",
     "index/contract",
     "index/exact",
+    "index/engines",
+    "index/int8",
+    "index/proposing",
+    "index/scann",
+    "index/faiss",
+    "index/tuning",
+    "index/kinds",
     "learned",
     "snapshot",
     "slices",
@@ -125,6 +133,10 @@ ORDER = (
     "serve/history",
     "serve/guard",
     "serve/answering",
+    "serve/writes",
+    "serve/loading",
+    "serve/compaction",
+    "serve/live",
     "serve/service",
     "serve/contract",
     "serve/keys",
@@ -144,8 +156,26 @@ ORDER = (
     # whole stages, one a command
     "run",
     "export",
+    "report/__init__",
+    "report/provenance",
+    "evaluation_folder",
+    "judged",
+    "examples",
     "backtest",
-    "study",
+    "study/__init__",
+    "study/never_chosen",
+    "study/trials",
+    "study/on_splits",
+    "study/tables",
+    "study/variants",
+    "study/paper",
+    "study/table1",
+    "study/table2",
+    "study/compared",
+    "study/space",
+    "study/validation",
+    "study/sweep",
+    "study/sets",
     "growth",
     "sequential",
     "datasets/__init__",
@@ -163,8 +193,6 @@ ORDER = (
     "datasets/debian",
     "datasets/fetch",
     # the terminal
-    "report/__init__",
-    "report/provenance",
     "report/training",
     "report/inputs",
     "report/verdict",
@@ -177,14 +205,16 @@ ORDER = (
     "report/page",
     "progress",
     "tables_for_people",
+    "study_tables",
     "cli",
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    *("tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
     *("run", "export", "growth"),
 }
-REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "study", "sequential"}  # through those; all other files are free of it
+_STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared", "sweep", "sets")}
+REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "sequential"} | _STUDIES  # through those; all other files are free of it
 HEAVY = ("torch", "faiss", "scann")
 STARTUP_S = 0.5  # of `shortlist --help`; a slow machine may stretch it: SHORTLIST_TEST_SLACK=3 allows three times as long
 

@@ -23,7 +23,7 @@ from shortlist.features.arrays import FeatureArray, columns_from_flat
 from shortlist.features.encoder import TableEncoder, open_encoder
 from shortlist.features.lookup import look_up
 from shortlist.index.contract import Index
-from shortlist.index.exact import ExactIndex
+from shortlist.index.kinds import open_index
 from shortlist.manifest import verify_version
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
 from shortlist.saved_arrays import open_arrays
@@ -128,10 +128,16 @@ def open_bundle(folder: Path) -> Bundle:
         tables=open_arrays(folder / "tables"),
         embeddings=_mapped(folder / "embeddings.npy"),
         vectors=vectors,
-        index=ExactIndex.open(folder / "index", vectors),
+        index=open_index(_index_kind(facts), folder / "index", vectors),
         query_tower=_session(folder / "query_tower.onnx"),
         item_tower=_session(folder / "item_tower.onnx"),
     )
+
+
+def _index_kind(facts: dict[str, Any]) -> str:
+    """The kind of index that the manifest names; versions from before there was a choice are exact."""
+    index = facts.get("index", {"kind": "exact"})
+    return str(index.get("kind")) if isinstance(index, dict) else str(index)
 
 
 def _mapped(path: Path) -> NDArray[np.float32]:

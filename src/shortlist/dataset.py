@@ -45,10 +45,11 @@ class Examples:
     def save(self, folder: Path) -> None:
         """Writes one .npy file an array into `folder`, which is made; numbered, because the order of features is part of a model."""
         folder.mkdir(parents=True, exist_ok=True)
-        for number, (name, array) in enumerate(self._arrays().items()):
+        for number, (name, array) in enumerate(self.arrays().items()):
             np.save(folder / f"{number:04d} {quote(name, safe=' ')}.npy", array, allow_pickle=False)
 
-    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All that the examples are, by name."""
         queries = self.queries
         return {
             "item_row": self.item_row,
@@ -223,8 +224,12 @@ def _askers(frame: pl.DataFrame) -> NDArray[np.int64]:
     role = next((role for role in ("user", "seed") if role in frame.columns), None)
     if role is None:
         return np.full(frame.height, NONE_ROW, np.int64)
-    ids = frame[role]
-    numbers = (ids.hash(seed=0) // 2).cast(pl.Int64)  # never negative; equal ids have equal numbers in all logs
+    return asker_numbers(frame[role])
+
+
+def asker_numbers(ids: pl.Series) -> NDArray[np.int64]:
+    """(n,) what `Examples.asker` calls each id: equal ids have equal numbers in all logs; -1 for a null."""
+    numbers = (ids.hash(seed=0) // 2).cast(pl.Int64)  # never negative
     return pl.select(pl.when(ids.is_not_null()).then(numbers).otherwise(NONE_ROW)).to_series().to_numpy()
 
 

@@ -47,6 +47,8 @@ class Ranked:
     model: str
     rank: NDArray[np.int64]  # (N,) from 1, ties against the model; NOT_FOUND beyond the largest k
     of_lists: dict[str, float] = field(default_factory=dict)  # coverage, gini, ... by "metric@k"
+    seed: int | None = None  # of its training; None = there is nothing random in it
+    tuned: dict[str, Any] = field(default_factory=dict)  # what was chosen within the training window, by setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from shortlist.learned import LearnedRetriever
 from shortlist.project import Project
 from shortlist.protocols.rolling import rolling_days, rolling_split
 from shortlist.protocols.split import Split
-from shortlist.run import CHECKPOINT, LOG_FILE, claim, finish, run_facts, write_inputs
+from shortlist.run import CHECKPOINT, LOG_FILE, claim, finish, keep_asked, run_facts, split_validation, write_inputs
 from shortlist.train import Trainer
 
 
@@ -66,6 +66,7 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
         _learn(trainer, folder, day.isoformat(), log_to)
         ever = ever | (np.bincount(today.item_row, minlength=len(ever)) > 0)
     write_inputs(folder, project.config, dataset, split.log)
+    keep_asked(folder, split_validation(dataset.train, project.config.train)[1], len(dataset.items))
     finish(folder, {**facts, "examples": len(dataset.train), "last_time": split.log.facts.get("last_time")}, trainer.learner.weights())
     return evaluation_table(tested, ranked, settings)
 

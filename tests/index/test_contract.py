@@ -17,9 +17,25 @@ from shortlist.config import IndexSettings
 from shortlist.errors import BundleError, ShapeError
 from shortlist.index import contract
 from shortlist.index.contract import Index
+from shortlist.index.engines import is_installed
 from shortlist.index.exact import ExactIndex
+from shortlist.index.faiss import FaissIndex
+from shortlist.index.int8 import Int8Index
+from shortlist.index.scann import ScannIndex
 
-IMPLEMENTATIONS: list[Any] = [pytest.param(ExactIndex, IndexSettings(), id="exact")]
+
+def needs(engine: str) -> pytest.MarkDecorator:
+    """Skips where the library is not installed."""
+    return pytest.mark.skipif(not is_installed(engine), reason=f"{engine} is not installed: pip install 'shortlist[ann]'")
+
+
+EVERYWHERE = {"searched": 10**6, "rescored": 10**6}  # all partitions, all rows
+IMPLEMENTATIONS: list[Any] = [
+    pytest.param(ExactIndex, IndexSettings(kind="exact"), id="exact"),
+    pytest.param(Int8Index, IndexSettings(kind="int8"), id="int8", marks=needs("onnx")),
+    pytest.param(ScannIndex, IndexSettings(kind="scann", leaves=5, **EVERYWHERE), id="scann", marks=needs("scann")),
+    pytest.param(FaissIndex, IndexSettings(kind="faiss", leaves=5, **EVERYWHERE), id="faiss", marks=needs("faiss")),
+]
 every_index = pytest.mark.parametrize(("kind", "how"), IMPLEMENTATIONS)
 
 B, M, D = 37, 211, 13  # all different, all prime

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from serve_settings import quiet_settings
 from small_project import silent, small_config, write_tables
 
 from shortlist.bundle import Bundle, open_bundle
@@ -17,7 +18,6 @@ from shortlist.recommender import recommend
 from shortlist.run import train_run
 from shortlist.serve.messages import RecommendRequest
 from shortlist.serve.service import Service
-from shortlist.serve.settings import ServeSettings
 
 KINDS: dict[str, Any] = {
     "seed": "item",
@@ -75,7 +75,7 @@ def bundle(store: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def service(store: Path) -> Service:
-    return Service.open(store, ServeSettings())
+    return Service.open(store, quiet_settings())
 
 
 CONTEXTS: tuple[dict[str, Any], ...] = (

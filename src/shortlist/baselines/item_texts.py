@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import polars as pl
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
@@ -41,8 +42,8 @@ def item_texts(window: Window) -> sparse.csr_matrix:
     tokens = [_tokens(window.dataset.items.frame[column], column, kind) for column, kind in columns.items()]
     documents = [[token for part in parts for token in part] for parts in zip(*tokens, strict=True)]
     if not any(documents):
-        return sparse.csr_matrix((len(documents), 1), dtype="float32")
-    vectoriser = TfidfVectorizer(analyzer=_as_it_is, sublinear_tf=True, dtype="float32")
+        return sparse.csr_matrix((len(documents), 1), dtype=np.float32)
+    vectoriser = TfidfVectorizer(analyzer=_as_it_is, sublinear_tf=True, dtype=np.float32)
     return vectoriser.fit_transform(documents).tocsr()
 
 

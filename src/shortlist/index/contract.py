@@ -9,6 +9,7 @@ products do not (their low bits move with the shape of the batch), so they only 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,8 +99,7 @@ class Index(ABC):
         eligible: Eligible | NDArray[np.bool_] | None = None,
     ) -> tuple[Rows, Float32s]:
         """(rows, scores), each (k,): what `search` answers to this query (D,) alone, with less ado."""
-        if not isinstance(query, np.ndarray) or query.ndim != 1:
-            raise ShapeError(f"a query must be one array ({self.dim},) of float32: got {_described(query)}; search takes many")
+        check_query(query, self.dim, k)
         rows, scores = self.search(query[None], k, exclude=None if exclude is None else [exclude], eligible=eligible)
         return rows[0], scores[0]
 
@@ -157,6 +157,20 @@ class Eligible:
         places, scores = self.gathered.search(queries, k, exclude=exclude)
         return np.where(places >= 0, self.rows[places], -1), scores
 
+    def search_one(self, query: Float32s, k: int, *, exclude: NDArray[Any] | None = None) -> tuple[Rows, Float32s]:
+        """What `search` answers to one query (D,)."""
+        if self.gathered is None:
+            rows, scores = self.search(query[None], k, exclude=None if exclude is None else [exclude])
+            return rows[0], scores[0]
+        if exclude is not None:
+            out = known_rows(exclude, self.index.size)
+            place = np.minimum(np.searchsorted(self.rows, out), len(self.rows) - 1)
+            exclude = place[self.rows[place] == out]
+        places, scores = self.gathered.search_one(query, k, exclude=exclude)
+        rows = self.rows[places]
+        rows[places < 0] = -1
+        return rows, scores
+
 
 def check_mask(mask: NDArray[np.bool_], size: int) -> None:
     """Raises ShapeError unless `mask` is one boolean for each of `size` rows."""
@@ -191,6 +205,18 @@ def check_queries(queries: Float32s, dim: int, k: int) -> NDArray[np.float64]:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k must be an integer of at least 1: got {k!r}; ask for one or more results")
     return checked_norms(queries, "queries")
+
+
+def check_query(query: Float32s, dim: int, k: int) -> float:
+    """The Euclidean norm of one query (D,). Raises as `check_queries` does; for a good query it costs a few microseconds."""
+    if not isinstance(query, np.ndarray) or query.ndim != 1:
+        raise ShapeError(f"a query must be one array ({dim},) of float32: got {_described(query)}; `search` takes many")
+    if query.dtype == np.float32 and query.shape[0] == dim and type(k) is int and k >= 1:
+        wide = query.astype(np.float64)
+        norm = math.sqrt(wide.dot(wide))
+        if norm <= LARGEST_NORM:
+            return norm
+    return float(check_queries(query[None], dim, k)[0])
 
 
 def checked_norms(rows: Float32s, name: str) -> NDArray[np.float64]:
@@ -231,6 +257,12 @@ def check_exclude(exclude: Sequence[NDArray[Any]] | None, count: int, size: int)
     return query[known], row[known]
 
 
+def known_rows(exclude: NDArray[Any], size: int) -> Rows:
+    """The distinct rows (E,) int64 to leave out of one query's answer, ascending. Raises ShapeError as `check_exclude` does."""
+    _, row = check_exclude([exclude], 1, size)
+    return np.unique(row)
+
+
 def rescore(queries: Float32s, vectors: Float32s, rows: Rows) -> Float32s:
     """The canonical scores (B, W) float32 of `rows` (B, W) for their queries; row -1 scores -inf."""
     if rows.ndim != 2 or len(rows) != len(queries):
@@ -248,8 +280,41 @@ def score_pairs(queries: Float32s, vectors: Float32s, query: Rows, row: Rows) ->
     for start in range(0, len(row), step):
         part = slice(start, start + step)
         products = np.multiply(queries[query[part]], vectors[row[part]], dtype=np.float64)  # (n, D)
-        scores[part] = _sum_by_halving(products) + 0.0
+        scores[part] = _sum_by_halving(products)
+    return scores + np.float32(0.0)  # no -0, also where a tiny number was rounded to one
+
+
+def score_rows(query: Float32s, vectors: Float32s, rows: Rows, largest: float) -> Float32s:
+    """The canonical scores (W,) float32 of `rows` (W,) for one query (D,), as `score_pairs` gives them but five times as fast.
+
+    largest  at least |query| times the norm of any row
+
+    A float64 product in any order of adding is within (2 D + 4) 2^-53 |q||v| of the sum by halving. Where all numbers within
+    that distance round to one float32, it is the canonical score; the few other rows are added up by halving.
+    """
+    sums = vectors.take(rows, axis=0).astype(np.float64) @ query.astype(np.float64)
+    error = (2 * len(query) + 4) * 2.0**-53 * largest
+    scores, above = (sums - error).astype(np.float32), (sums + error).astype(np.float32)
+    if not np.array_equal(scores, above):
+        unsure = np.flatnonzero(scores != above)
+        scores[unsure] = score_pairs(query[None], vectors, np.zeros(len(unsure), np.int64), rows[unsure])
+    scores += np.float32(0.0)  # no -0
     return scores
+
+
+def best_of_one(rows: Rows, scores: Float32s, k: int) -> tuple[Rows, Float32s]:
+    """(rows, scores), each (k,): the first k of distinct candidates (W,) by falling score, ties by row, padded with -1 and -inf."""
+    if len(rows) > k:
+        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))[:k]
+    if len(order) == k:
+        return rows[order], scores[order]
+    missing = k - len(order)
+    return (
+        np.concatenate([rows[order], np.full(missing, -1, np.int64)]),
+        np.concatenate([scores[order], np.full(missing, -np.inf, np.float32)]),
+    )
 
 
 def order_keys(rows: Rows, scores: Float32s) -> Keys:

@@ -25,13 +25,17 @@ from shortlist.index.contract import (
     Index,
     Keys,
     Rows,
+    best_of_one,
     check_exclude,
     check_queries,
+    check_query,
     check_vectors,
     from_order_keys,
+    known_rows,
     order_keys,
     padded,
     score_pairs,
+    score_rows,
 )
 
 FACTS_FILE = "exact.json"
@@ -57,9 +61,9 @@ class ExactIndex(Index):
     is_exact = True
 
     def __init__(self, vectors: Float32s) -> None:
-        self._largest_norm = check_vectors(vectors)
-        self._vectors = vectors.view()
-        self._vectors.flags.writeable = False
+        self.largest_norm = check_vectors(vectors)
+        self.vectors = vectors.view()
+        self.vectors.flags.writeable = False
         self.size, self.dim = vectors.shape
 
     @classmethod
@@ -89,7 +93,7 @@ class ExactIndex(Index):
 
     def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
         """The rows of `mask`, with copies of their vectors where these are at most a GATHERED_SHARE of the corpus."""
-        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= GATHERED_SHARE * self.size else None)
+        return Eligible(self, mask, gather=lambda rows: gather(self.vectors, rows) if len(rows) <= GATHERED_SHARE * self.size else None)
 
     def search(
         self,
@@ -103,10 +107,16 @@ class ExactIndex(Index):
         allowed = self._prepared(eligible)
         if allowed is not None and (allowed.gathered is not None or not len(allowed)):
             return allowed.search(queries, k, exclude=exclude)
+        return self.search_masked(queries, k, exclude=exclude, mask=None if allowed is None else allowed.mask)
+
+    def search_masked(
+        self, queries: Float32s, k: int, *, exclude: Sequence[NDArray[Any]] | None = None, mask: NDArray[np.bool_] | None = None
+    ) -> tuple[Rows, Float32s]:
+        """What `search` answers, found by comparing all rows and leaving out those where `mask` (M,) is false."""
         norms = check_queries(queries, self.dim, k)
         excluded = check_exclude(exclude, len(queries), self.size)
-        ineligible = None if allowed is None else ~allowed.mask
-        slack = _largest_error(norms * self._largest_norm, self.dim)
+        ineligible = None if mask is None else ~mask
+        slack: Float32s = largest_error(norms * self.largest_norm, self.dim).astype(np.float32)
         best = np.full((len(queries), min(k, self.size)), NOTHING, np.uint64)  # (B, min(k, M)) order keys
         rows_at_once = max(1, min(len(queries), QUERY_BLOCK))
         columns_at_once = BLOCK_ENTRIES // rows_at_once
@@ -116,6 +126,38 @@ class ExactIndex(Index):
                 lines = slice(first, min(first + rows_at_once, len(queries)))
                 self._search_block(queries, lines, columns, slack, excluded, ineligible, best)
         return padded(*from_order_keys(best), k)
+
+    def search_one(
+        self,
+        query: Float32s,
+        k: int,
+        *,
+        exclude: NDArray[Any] | None = None,
+        eligible: Eligible | NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (k,), as the contract says."""
+        norm = check_query(query, self.dim, k)
+        allowed = self._prepared(eligible)
+        if allowed is not None and (allowed.gathered is not None or not len(allowed)):
+            return allowed.search_one(query, k, exclude=exclude)
+        out = None if exclude is None else known_rows(exclude, self.size)
+        return self.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
+
+    def scan_one(self, query: Float32s, norm: float, k: int, out: Rows | None, mask: NDArray[np.bool_] | None) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (k,), of a checked query of norm `norm`, found by comparing all rows.
+
+        out   known rows to leave out
+        mask  (M,), false for those that may not come back
+        """
+        largest = norm * self.largest_norm
+        scores = self.vectors @ query  # (M,)
+        if mask is not None:
+            scores[~mask] = -np.inf
+        if out is not None:
+            scores[out] = -np.inf
+        least = reached_by(scores[None], min(k, self.size))[0] - 2 * np.float32(largest_error(largest, self.dim))
+        rows = np.flatnonzero(scores >= max(least, LOWEST))
+        return best_of_one(rows, score_rows(query, self.vectors, rows, largest), k)
 
     def _search_block(
         self,
@@ -128,18 +170,18 @@ class ExactIndex(Index):
         best: Keys,
     ) -> None:
         """Nothing comes back: best[lines] takes in what the block of `lines` by `columns` holds."""
-        scores = queries[lines] @ self._vectors[columns].T  # (b, C)
+        scores = queries[lines] @ self.vectors[columns].T  # (b, C)
         if ineligible is not None:
             scores[:, ineligible[columns]] = -np.inf
         _blank(scores, lines, columns, excluded)
         k = best.shape[1]
         _, so_far = from_order_keys(best[lines, k - 1])
-        least = np.maximum(_reached_by(scores, k) - 2 * slack[lines], so_far - slack[lines])
+        least = np.maximum(reached_by(scores, k) - 2 * slack[lines], so_far - slack[lines])
         query, column = _at_least(scores, np.maximum(least, LOWEST))
         if not len(query):
             return
         row = column + columns.start
-        keys = order_keys(row, score_pairs(queries[lines], self._vectors, query, row))
+        keys = order_keys(row, score_pairs(queries[lines], self.vectors, query, row))
         found = _one_line_each(query, keys, len(scores))
         best[lines] = np.sort(np.concatenate([best[lines], found], axis=1), axis=1)[:, :k]
 
@@ -149,12 +191,12 @@ def gather(vectors: Float32s, rows: Rows) -> ExactIndex:
     return ExactIndex(np.ascontiguousarray(vectors[rows]))
 
 
-def _largest_error(norms: NDArray[np.float64], dim: int) -> Float32s:
-    """How far (B,) a float32 inner product of `dim` terms can be from the canonical score; `norms` (B,) are |q| max|v|.
+def largest_error(norms: Any, dim: int) -> Any:
+    """How far a float32 inner product of `dim` terms can be from the canonical score; `norms`, one or (B,), are |q| max|v|.
 
     Twice the textbook bound (dim + 1) u |q||v|, u = 2^-24 (Higham, Accuracy and Stability, 3.1), and room for underflow.
     """
-    return (2 * (dim + 1) * 2.0**-24 * norms + dim * 1e-37).astype(np.float32)
+    return 2 * (dim + 1) * 2.0**-24 * norms + dim * 1e-37
 
 
 def _blank(scores: Float32s, lines: slice, columns: slice, excluded: tuple[Rows, Rows]) -> None:
@@ -166,7 +208,7 @@ def _blank(scores: Float32s, lines: slice, columns: slice, excluded: tuple[Rows,
     scores[query[inside], row[inside]] = -np.inf
 
 
-def _reached_by(scores: Float32s, k: int) -> Float32s:
+def reached_by(scores: Float32s, k: int) -> Float32s:
     """A score (b,) that at least k entries of every line reach: the k-th largest maximum of groups; -inf where k > C."""
     count = scores.shape[1]
     if k > count:

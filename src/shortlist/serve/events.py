@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ from shortlist.serve.user_keys import UserKeys
 
 LATEST_S = 86_400.0  # how far ahead a clock may be
 FORGOTTEN = ""  # the item of the mark that a forgotten user leaves: what was published of them does not count either
-_ATTEMPTS = 5
 _FOREVER = 1e300  # the mark's time: always among the newest
 
 _METADATA = sa.MetaData()
@@ -53,7 +52,7 @@ class EventStore:
     """The table of events in one database. Safe to call from several threads; each that reads keeps a connection of its own."""
 
     def __init__(self, url: str, keys: UserKeys, *, write_s: float) -> None:
-        """Connects, and makes the table where there is none. Raises ConfigError for another kind of URL; UnavailableError."""
+        """Makes the table where there is none; a database that is away is tried again by each call. ConfigError for another kind of URL."""
         self._keys = keys
         self._engine = _engine(url, write_s)
         self._insert = _insert_of(self._engine.dialect.name)
@@ -65,7 +64,9 @@ class EventStore:
         )
         self._newest = newest.compile(self._engine)
         self._reading = threading.local()
-        self._make_table()
+        self._is_ready = False
+        with suppress(UnavailableError):
+            self._make_ready()
 
     def record(self, events: Sequence[Event]) -> int:
         """How many of the events are new; one whose id its user already has is not. All are stored or none.
@@ -74,6 +75,7 @@ class EventStore:
         """
         now = time.time()
         rows = [self._row(event, now) for event in events]
+        self._make_ready()
         with _errors("events could not be stored"), self._engine.begin() as connection:
             return sum(connection.execute(self._insert, row).rowcount for row in rows)
 
@@ -82,6 +84,7 @@ class EventStore:
         given = {**self._newest.params, "user_key": self._keys.of(user), "last": last + 1}  # one may be the mark
         positional = self._newest.positiontup
         values: Any = given if positional is None else [given[name] for name in positional]
+        self._make_ready()
         with _errors("events could not be read"):
             try:
                 cursor = self._cursor()
@@ -99,6 +102,7 @@ class EventStore:
         """How many events of the user were deleted. A mark stays, so that what was published of the user does not count either."""
         key = self._keys.of(user)
         mark = {"user_key": key, "time": _FOREVER, "item": FORGOTTEN, "event_id": FORGOTTEN}
+        self._make_ready()
         with _errors("events could not be deleted"), self._engine.begin() as connection:
             deleted = connection.execute(sa.delete(_EVENTS).where(_EVENTS.c.user_key == key, _EVENTS.c.item != FORGOTTEN)).rowcount
             connection.execute(self._insert, mark)
@@ -129,17 +133,16 @@ class EventStore:
             self._reading.cursor = connection.connection.cursor()
         return self._reading.cursor
 
-    def _make_table(self) -> None:
-        """Nothing comes back. Processes that start together may both try; the second then finds it made."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                return _METADATA.create_all(self._engine)
-            except sa.exc.SQLAlchemyError as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise UnavailableError(
-                        f"the events' database could not be opened: {_reason(error)}; see to it or to the URL"
-                    ) from error
-                time.sleep(0.1 * (attempt + 1))
+    def _make_ready(self) -> None:
+        """Nothing comes back: the table is there. Processes that start together may both make it; the second is told, and looks again."""
+        if self._is_ready:
+            return
+        try:
+            _METADATA.create_all(self._engine)
+        except sa.exc.SQLAlchemyError:
+            with _errors("the events' database could not be opened"):
+                _METADATA.create_all(self._engine)
+        self._is_ready = True
 
 
 def _engine(url: str, write_s: float) -> sa.Engine:
@@ -167,7 +170,7 @@ def _write_ahead(connection: Any, _record: Any) -> None:
 def _insert_of(dialect: str) -> Any:
     """An insert that leaves an event alone whose id is there already."""
     insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    return insert(_EVENTS).on_conflict_do_nothing()
+    return insert(_EVENTS).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 def _is_storable(text: str) -> bool:

@@ -12,6 +12,7 @@ import polars as pl
 from shortlist.errors import BadRequestError
 from shortlist.files import inner_type, shown
 
+_UNFIT = (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError)
 _TIMES: dict[type[pl.DataType], type[date]] = {pl.Date: date, pl.Datetime: datetime}
 
 
@@ -28,16 +29,29 @@ def frame_of(rows: Sequence[Mapping[str, Any]], schema: pl.Schema) -> pl.DataFra
 
 
 def _column(name: str, dtype: pl.DataType, values: list[Any]) -> pl.Series:
-    wanted = next((kind for base, kind in _TIMES.items() if dtype == base), None)
     try:
-        _refuse_lookalikes(values, dtype)
-        if wanted is not None:
-            values = [wanted.fromisoformat(value) if isinstance(value, str) else value for value in values]
-        series = pl.Series(name, values, dtype=dtype, strict=True)
-    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
-        raise BadRequestError(f"column {name!r} of an item must be {dtype}: got {shown(values)}; convert it") from None
+        series = _series(name, dtype, values)
+    except _UNFIT:
+        unfit = next(value for value in values if not _is_fit(name, dtype, value))
+        raise BadRequestError(f"column {name!r} of an item must be {dtype}: got {shown(unfit)}; convert it") from None
     _refuse_non_finite(series)
     return series
+
+
+def _series(name: str, dtype: pl.DataType, values: list[Any]) -> pl.Series:
+    _refuse_lookalikes(values, dtype)
+    wanted = next((kind for base, kind in _TIMES.items() if dtype == base), None)
+    if wanted is not None:
+        values = [wanted.fromisoformat(value) if isinstance(value, str) else value for value in values]
+    return pl.Series(name, values, dtype=dtype, strict=True)
+
+
+def _is_fit(name: str, dtype: pl.DataType, value: Any) -> bool:
+    try:
+        _series(name, dtype, [value])
+    except _UNFIT:
+        return False
+    return True
 
 
 def _refuse_lookalikes(values: list[Any], dtype: pl.DataType) -> None:

@@ -16,6 +16,7 @@ import fcntl
 import os
 import secrets
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +31,7 @@ _HEADER, _FRAME, _WORD = struct.Struct("<8sQQI"), struct.Struct("<III"), struct.
 
 
 class Journal:
-    """One process's view of the journal at `path`. Not to be used by two threads at once, except for `has_news`."""
+    """One process's view of the journal at `path`. Threads may read while one appends."""
 
     def __init__(self, path: Path) -> None:
         """Opens the journal, an empty one where there is none. Raises BundleError where it is damaged or no journal."""
@@ -41,17 +42,17 @@ class Journal:
                 _replace(path, _header(secrets.randbits(53), 0))  # 53 bits: any JSON holds it
         self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._inode, self.identity, self.base = 0, 0, 0
+        self._opening = threading.Lock()
         self._reopen()
-        self._seen = (0, 0)  # inode and size when all was read
 
     def close(self) -> None:
         """Nothing comes back."""
         os.close(self._file)
 
-    def has_news(self) -> bool:
-        """Whether the file changed since `read_from` last read to its end. Costs one look at the folder."""
+    def has_news(self, position: int) -> bool:
+        """Whether the file may hold frames after `position`. Costs one look at the folder."""
         found = os.stat(self.path)
-        return (found.st_ino, found.st_size) != self._seen
+        return found.st_ino != self._inode or found.st_size != _HEADER.size + position - self.base
 
     def read_from(self, position: int) -> tuple[list[bytes], int]:
         """(the payloads of all whole frames from `position` on, the position after them).
@@ -59,15 +60,13 @@ class Journal:
         Raises BundleError where `position` is not in the file (the front was cut, or the end after a failed write), or the
         file is damaged.
         """
-        found = os.stat(self.path)
-        if found.st_ino != self._inode:
+        if os.stat(self.path).st_ino != self._inode:
             self._reopen()
         size = os.fstat(self._file).st_size
         if not self.base <= position <= self.base + size - _HEADER.size:
             raise BundleError(f"{self.path} holds positions {self.base} to {self.base + size - _HEADER.size}: got {position}; read it anew")
         offset = _HEADER.size + position - self.base
         payloads, end = _frames(os.pread(self._file, size - offset, offset), self.path, offset)
-        self._seen = (self._inode, size)
         return payloads, position + end
 
     @contextmanager
@@ -113,6 +112,10 @@ class Journal:
 
     def _reopen(self) -> None:
         """Nothing comes back: the file that the path names now is open, and its base known."""
+        with self._opening:
+            self._reopen_alone()
+
+    def _reopen_alone(self) -> None:
         file = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         raw = os.pread(file, _HEADER.size, 0)
         _, identity, base, _ = _HEADER.unpack(raw) if len(raw) == _HEADER.size else (b"", 0, 0, 0)

@@ -94,26 +94,34 @@ def _is_among(column: pl.Expr, values: Sequence[Any], dtype: pl.DataType, name: 
 
 def _fitting(values: Sequence[Any], dtype: pl.DataType, name: str) -> pl.Series:
     """The values as a series to be compared with `_comparable` ones. Raises BadRequestError for values of another type."""
-    types = {type(value) for value in values}
-    into: type[pl.DataType]
     if dtype in _TEXTS:
-        wanted, fits, into = "strings", types <= {str}, pl.String
-    elif dtype == pl.Boolean:
-        wanted, fits, into = "true or false", types <= {bool}, pl.Boolean
-    elif dtype.is_integer():
-        wanted, fits, into = "integers", types <= {int}, pl.Int64
-        values = [value for value in values if value in _INT64]
-    elif dtype.is_float():
-        wanted, fits, into = "numbers", types <= {int, float}, pl.Float64
-        values = [float(value) for value in values]
-    else:
-        raise BadRequestError(
-            f"column {name!r} of {dtype} cannot be compared with single values: use at_least and at_most, or leave it out"
-        )
-    if not fits:
+        _refuse_other(values, {str}, "strings", name)
+        return pl.Series(values, dtype=pl.String)
+    if dtype == pl.Boolean:
+        _refuse_other(values, {bool}, "true or false", name)
+        return pl.Series(values, dtype=pl.Boolean)
+    if dtype.is_integer():
+        _refuse_other(values, {int}, "integers", name)
+        return pl.Series([value for value in values if value in _INT64], dtype=pl.Int64)
+    if dtype.is_float():
+        _refuse_other(values, {int, float}, "numbers", name)
+        return pl.Series([_rounded(value) for value in values], dtype=pl.Float64)
+    raise BadRequestError(f"column {name!r} of {dtype} cannot be compared with single values: use at_least and at_most, or leave it out")
+
+
+def _refuse_other(values: Sequence[Any], fitting: set[type], wanted: str, name: str) -> None:
+    types = {type(value) for value in values}
+    if not types <= fitting:
         got = ", ".join(sorted(kind.__name__ for kind in types))
         raise BadRequestError(f"values for column {name!r} must be {wanted}, as the items table has them: got {got}")
-    return pl.Series(values, dtype=into)
+
+
+def _rounded(value: float) -> float:
+    """The nearest float64; one beyond all of them is infinite, and equals nothing in the table."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
 
 
 def _comparable(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
