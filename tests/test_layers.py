@@ -54,6 +54,7 @@ ORDER = (
     "dataset",
     # learning
     "frequency",
+    "prior",
     "streaming",
     "negatives",
     "tiles",
@@ -69,6 +70,7 @@ ORDER = (
     "learner",
     "diagnostics",
     "train",
+    "calibration",
     # judging
     "metrics/__init__",
     "metrics/checks",
@@ -209,7 +211,7 @@ ORDER = (
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    *("tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train", "calibration"),
     *("run", "export", "growth"),
 }
 _STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared", "sweep", "sets")}
