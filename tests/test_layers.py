@@ -57,6 +57,7 @@ ORDER = (
     "prior",
     "streaming",
     "negatives",
+    "tower_inputs",
     "tiles",
     "losses",
     "masks",
@@ -211,7 +212,8 @@ ORDER = (
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train", "calibration"),
+    *("tower_inputs", "tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    "calibration",
     *("run", "export", "growth"),
 }
 _STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared", "sweep", "sets")}
