@@ -158,15 +158,13 @@ def _excluding(index: Index, exact: ExactIndex, asked: Floats) -> dict[str, Any]
 
 def printed(results: list[dict[str, Any]]) -> None:
     """Nothing comes back: the tables, for people."""
-    print(
-        f"{'kind':8}{'build s':>9}{'+ tuning':>10}{'recall':>9}{'p50 us':>9}{'p99 us':>9}{'per s':>8}{'bare recall':>13}{'p50 us':>9}{'ours/bare':>11}"
-    )
+    heads = ["build s", "+ tuning", "recall", "p50 us", "p99 us", "per s", "bare recall", "bare p50", "ours/bare"]
+    print(f"{'kind':8}" + "".join(f"{head:>12}" for head in heads))
     for one in results:
         ours, bare = one["ours"], one["bare"]
-        print(
-            f"{one['kind']:8}{one['build_s']:9.1f}{one['build_and_tune_s']:10.1f}{ours['recall']:9.4f}{ours['p50_us']:9.0f}{ours['p99_us']:9.0f}"
-            f"{ours['per_second']:8d}{bare['recall']:13.4f}{bare['p50_us']:9.0f}{ours['per_second'] / bare['per_second']:11.2f}"
-        )
+        cells = [one["build_s"], one["build_and_tune_s"], ours["recall"], ours["p50_us"], ours["p99_us"], ours["per_second"]]
+        cells += [bare["recall"], bare["p50_us"], round(ours["per_second"] / bare["per_second"], 2)]
+        print(f"{one['kind']:8}" + "".join(f"{cell:12}" for cell in cells))
     print(f"\n{'kind':8}{'filter':>10}{'recall':>9}{'missing':>9}{'p50 us':>9}{'to unfiltered':>15}")
     for one in results:
         for row in one["filters"]:

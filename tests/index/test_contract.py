@@ -12,22 +12,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_index import needs, normal, same, some_of
 
 from shortlist.config import IndexSettings
 from shortlist.errors import BundleError, ShapeError
 from shortlist.index import contract
 from shortlist.index.contract import Index
-from shortlist.index.engines import is_installed
 from shortlist.index.exact import ExactIndex
 from shortlist.index.faiss import FaissIndex
 from shortlist.index.int8 import Int8Index
 from shortlist.index.scann import ScannIndex
-
-
-def needs(engine: str) -> pytest.MarkDecorator:
-    """Skips where the library is not installed."""
-    return pytest.mark.skipif(not is_installed(engine), reason=f"{engine} is not installed: pip install 'shortlist[ann]'")
-
 
 EVERYWHERE = {"searched": 10**6, "rescored": 10**6}  # all partitions, all rows
 IMPLEMENTATIONS: list[Any] = [
@@ -39,10 +33,6 @@ IMPLEMENTATIONS: list[Any] = [
 every_index = pytest.mark.parametrize(("kind", "how"), IMPLEMENTATIONS)
 
 B, M, D = 37, 211, 13  # all different, all prime
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def small_integers(seed: int, *shape: int) -> np.ndarray:
@@ -76,10 +66,6 @@ def slow_search(
 
 def as_lists(found: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[int]], list[list[float]]]:
     return found[0].tolist(), found[1].tolist()
-
-
-def same(left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> bool:
-    return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(left, right, strict=True))
 
 
 @every_index
@@ -199,13 +185,6 @@ def test_unknown_and_repeated_exclusions_change_nothing(kind: type[Index], how: 
     noisy = index.search(queries, 5, exclude=[np.array([-1, 9, 4, 4, M, M + 7, -5, 2**40], np.int64)] * 3)
     assert same(plain, noisy)
     assert same(index.search(queries, 5), index.search(queries, 5, exclude=[np.array([])] * 3))
-
-
-def some_of(size: int, count: int, seed: int = 7) -> np.ndarray:
-    """A mask with `count` rows, drawn at random."""
-    mask = np.zeros(size, bool)
-    mask[np.random.default_rng(seed).permutation(size)[:count]] = True
-    return mask
 
 
 @every_index
