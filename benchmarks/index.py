@@ -16,12 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: one query, one core
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from record import run_record
@@ -32,8 +34,10 @@ from shortlist.index.contract import Index
 from shortlist.index.exact import ExactIndex
 from shortlist.index.faiss import FaissIndex
 from shortlist.index.int8 import Int8Index
-from shortlist.index.kinds import build_index
+from shortlist.index.kinds import KINDS
+from shortlist.index.proposing import ProposingIndex
 from shortlist.index.scann import ScannIndex, tree_and_codes
+from shortlist.index.tuning import tuned
 
 Floats = NDArray[np.float32]
 Search = Callable[[Floats], NDArray[Any]]  # a query -> rows
@@ -109,10 +113,12 @@ def measured(kind: str, vectors: Floats, queries: Floats, target: float) -> dict
     exact = ExactIndex.build(vectors, settings)
     true, _ = exact.search(asked, K)
     start = time.perf_counter()
-    _built(kind, vectors, settings)
+    index = KINDS[kind].build(vectors, settings)
     build_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    index, facts = build_index(vectors, settings, queries[:TUNING])
+    facts: dict[str, Any] = {"exact": index.is_exact}
+    if isinstance(index, ProposingIndex):
+        index, proof = tuned(index, queries[:TUNING], settings)
+        facts |= {"leaves": index.leaves, "efforts": list(map(msgspec.to_builtins, index.efforts)), "proof": msgspec.to_builtins(proof)}
     total_seconds = time.perf_counter() - start
     ours = lambda query: index.search_one(query, K)[0]  # noqa: E731
     bare = bare_search(index, vectors)
@@ -127,10 +133,6 @@ def measured(kind: str, vectors: Floats, queries: Floats, target: float) -> dict
         "excluded": _excluding(index, exact, asked),
     }
     return figures
-
-
-def _built(kind: str, vectors: Floats, settings: IndexSettings) -> Index:
-    return {"exact": ExactIndex, "int8": Int8Index, "scann": ScannIndex, "faiss": FaissIndex}[kind].build(vectors, settings)
 
 
 def _filtered(index: Index, exact: ExactIndex, share: float, asked: Floats) -> dict[str, Any]:
@@ -188,6 +190,7 @@ def main() -> None:
             print(f"{kind} is not installed: left out")
             continue
         results.append(measured(kind, vectors, queries, options.recall))
+        print(f"{kind}: {results[-1]['ours']}", file=sys.stderr)
     if options.json:
         print(json.dumps({"benchmark": "index", "size": size, "dim": dim, "k": K, "results": results, **run_record()}))
     else:

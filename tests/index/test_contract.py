@@ -413,6 +413,41 @@ def test_the_canonical_score_has_the_same_bits_for_any_batch_and_place() -> None
         assert contract.rescore(queries[one], vectors, rows[one, 5:6]).tobytes() == together[one, 5:6].tobytes()
 
 
+@pytest.mark.parametrize("dim", [1, 2, 13, 64, 131])
+def test_scores_of_one_query_have_the_bits_of_the_sum_by_halving(dim: int) -> None:
+    vectors, queries = normal(1, 1009, dim), normal(2, 5, dim)
+    vectors[::3] *= 1000  # cancellation
+    vectors[500:] *= np.float32(1e-30)
+    rows = np.random.default_rng(3).permutation(1009)[:401]
+    for query in queries:
+        largest = float(np.linalg.norm(query)) * contract.check_vectors(vectors)
+        expected = contract.rescore(query[None], vectors, rows[None])[0]
+        assert contract.score_rows(query, vectors, rows, largest).tobytes() == expected.tobytes()
+
+
+def test_scores_of_one_query_at_the_edge_of_rounding_are_added_up_by_halving() -> None:
+    """1 + 2^-24 lies between two float32; what stands behind it, far below a float64's reach in some orders, decides."""
+    tail = np.float32(2.0**-40)
+    vectors = np.array([[1, 2.0**-24, tail, -tail], [1, 2.0**-24, tail, 0], [1, 2.0**-24, -tail, 0], [0, 0, 0, 0]], np.float32)
+    scores = contract.score_rows(np.ones(4, np.float32), vectors, np.arange(4), 4.0)
+    assert scores.tolist() == [1.0, 1 + 2.0**-23, 1.0, 0.0]  # the first is a tie: to the even one
+    assert contract.score_rows(np.ones(4, np.float32), vectors, np.arange(4), 1e9).tolist() == scores.tolist()  # all are unsure
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from([-1.0, 0.0, 0.5, 2.0])), max_size=30, unique_by=lambda entry: entry[0]),
+    st.integers(1, 40),
+)
+def test_the_best_of_one_are_the_best_of_many(entries: list[tuple[int, float]], k: int) -> None:
+    rows, scores = np.array([row for row, _ in entries], np.int64), np.array([score for _, score in entries], np.float32)
+    one = contract.best_of_one(rows, scores, k)
+    if not entries:
+        assert (one[0] == -1).all() and np.isneginf(one[1]).all() and len(one[0]) == k
+        return
+    many = contract.best_first(rows[None], scores[None], k)
+    assert same(one, (many[0][0], many[1][0]))
+
+
 def test_exclusions_become_pairs_of_known_rows() -> None:
     query, row = contract.check_exclude([np.array([4, -1, 5, 0]), np.array([]), np.array([2, 2], np.uint8)], 3, 5)
     assert (query.tolist(), row.tolist()) == ([0, 0, 2, 2], [4, 0, 2, 2])
