@@ -27,8 +27,8 @@ EVERYWHERE = {"searched": 10**6, "rescored": 10**6}  # all partitions, all rows
 IMPLEMENTATIONS: list[Any] = [
     pytest.param(ExactIndex, IndexSettings(kind="exact"), id="exact"),
     pytest.param(Int8Index, IndexSettings(kind="int8"), id="int8", marks=needs("onnx")),
-    pytest.param(ScannIndex, IndexSettings(kind="scann", leaves=5, **EVERYWHERE), id="scann", marks=needs("scann")),
-    pytest.param(FaissIndex, IndexSettings(kind="faiss", leaves=5, **EVERYWHERE), id="faiss", marks=needs("faiss")),
+    pytest.param(ScannIndex, IndexSettings(kind="scann", leaves=5, build_threads=1, **EVERYWHERE), id="scann", marks=needs("scann")),
+    pytest.param(FaissIndex, IndexSettings(kind="faiss", leaves=5, build_threads=1, **EVERYWHERE), id="faiss", marks=needs("faiss")),
 ]
 every_index = pytest.mark.parametrize(("kind", "how"), IMPLEMENTATIONS)
 
