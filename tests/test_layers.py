@@ -148,6 +148,7 @@ ORDER = (
     "serve/refusals",
     "serve/openapi",
     "serve/gate",
+    "serve/placement",
     "serve/metrics",
     "serve/logs",
     "serve/app",
