@@ -137,7 +137,7 @@ def test_a_version_whose_index_misses_too_much_is_refused(both: Path, monkeypatc
 
     monkeypatch.setattr(ExactIndex, "is_exact", False)
     monkeypatch.setattr(ExactIndex, "search_one", forgetful)
-    with pytest.raises(UnavailableError, match=r"recall@10 of at least 0.9 against exact search: got 0.8000 over 200 queries"):
+    with pytest.raises(UnavailableError, match=r"recall@10 of at least 0.93 against exact search: got 0.8000 over \d+ queries"):
         service.reload()
     assert service._live.pinned.version.name == "v000001"
     monkeypatch.undo()
@@ -208,8 +208,8 @@ def test_a_watcher_follows_current_and_refuses_a_bad_version_once(both: Path, mo
     wait_for(lambda: service.recommend(ALL).version == "v000002")
     set_current(both, "v000001")
     wait_for(lambda: service.recommend(ALL).version == "v000001")
-    set_current(both, "v000002")
     damage(both, "vectors.npy")
+    (both / "CURRENT").write_text("v000002\n")  # set_current would refuse it
     wait_for(lambda: service.facts()["refused"])
     count = len(loads)
     time.sleep(0.3)

@@ -17,7 +17,7 @@ import msgspec
 from shortlist.errors import BundleError, NotFoundError, ShortlistError, UnavailableError
 from shortlist.manifest import published_facts
 from shortlist.serve.answering import Pinned
-from shortlist.serve.compaction import write_compacted
+from shortlist.serve.compaction import compacted
 from shortlist.serve.ids import Id
 from shortlist.serve.journal import Journal
 from shortlist.serve.loading import Loaded, load_version
@@ -109,16 +109,11 @@ class Live:
             version, overlay = pinned.version, pinned.overlay
             if not overlay.slots and not len(overlay.hidden):
                 return Reloaded(version=version.name, previous=version.name, changed=False)
-            left = overlay.sealed - len(overlay.hidden) + len(overlay)
-            if not left:
+            if overlay.sealed == len(overlay.hidden) and not overlay.slots:
                 raise UnavailableError(f"a version must hold at least one item: all of {version.name} were withdrawn; put one first")
-            facts = {
-                **version.bundle.facts,
-                "items": left,
-                "compacted_from": version.name,
-                _POSITION: {"identity": journal.identity, "position": position},
-            }
-            folder = self._named_by(partial(publish_version, self._store, partial(self._write_compacted, pinned), facts=facts))
+            folder = self._named_by(
+                partial(self._publish_compacted, version, overlay, {"identity": journal.identity, "position": position})
+            )
             reloaded = self._go_to(folder)
         self._named_by(partial(prune, self._store, self._settings.keep_versions))
         self._trim(journal)
@@ -225,12 +220,19 @@ class Live:
             self.switches += 1
             self._follow()  # what came while it was replayed
 
-    def _write_compacted(self, pinned: Pinned, target: Path) -> None:
-        """Nothing comes back. Called under the store's lock: what is published now cannot be overtaken."""
-        current, live = current_version(self._store), pinned.version.name
-        if current.name != live:
-            raise BundleError(f"the live version must be {live}, which is being compacted: got {current.name}; reload, then compact")
-        write_compacted(target, current, pinned.version, pinned.overlay)
+    def _publish_compacted(self, version: LiveVersion, overlay: Overlay, held: dict[str, int]) -> Path:
+        """The folder of the new version, now CURRENT, which holds the journal up to what `held` says."""
+        made = compacted(version, overlay, self._store)
+
+        def write(target: Path) -> None:  # under the store's lock: what is published now cannot be overtaken
+            current = current_version(self._store)
+            if current.name != version.name:
+                raise BundleError(
+                    f"the live version must be {version.name}, which is being compacted: got {current.name}; reload, then compact"
+                )
+            made.write(target, current)
+
+        return publish_version(self._store, write, facts={**made.facts, _POSITION: held})
 
     def _trim(self, journal: Journal) -> None:
         """Nothing comes back: the journal begins where the first version of the store needs it."""
