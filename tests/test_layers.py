@@ -54,6 +54,7 @@ ORDER = (
     "dataset",
     # learning
     "frequency",
+    "prior",
     "streaming",
     "negatives",
     "tower_inputs",
@@ -70,6 +71,7 @@ ORDER = (
     "learner",
     "diagnostics",
     "train",
+    "calibration",
     # judging
     "metrics/__init__",
     "metrics/checks",
@@ -146,6 +148,7 @@ ORDER = (
     "serve/refusals",
     "serve/openapi",
     "serve/gate",
+    "serve/placement",
     "serve/metrics",
     "serve/logs",
     "serve/app",
@@ -211,6 +214,7 @@ ORDER = (
 )
 IMPORTS_TORCH = {  # at the top of the file
     *("tower_inputs", "tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    "calibration",
     *("run", "export", "growth"),
 }
 _STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared", "sweep", "sets")}

@@ -49,6 +49,7 @@ class Bundle:
     user_features: dict[str, FeatureArray]  # U + 1 entries, the last for nobody
     histories: pl.DataFrame | None  # user, history (list of item ids, oldest first): the state when training ended
     popularity: NDArray[np.int64] | None  # (M,) how often training saw each item chosen; None in older bundles
+    queries: NDArray[np.float32] | None  # (N, S) vectors of held-out queries, to judge an index by; None in older bundles
     tables: dict[str, NDArray[np.float32]]
     embeddings: NDArray[np.float32]  # (M, D) what queries see of an item
     vectors: NDArray[np.float32]  # (M, S) what is searched
@@ -113,7 +114,7 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder} must be of bundle format {FORMAT}: got {facts.get('bundle')!r}; publish it again with this program")
     users_path, histories_path = folder / "users.parquet", folder / "histories.parquet"
     vectors = _mapped(folder / "vectors.npy")
-    has_users, popularity_path = users_path.exists(), folder / "popularity.npy"
+    has_users = users_path.exists()
     return Bundle(
         name=folder.name,
         facts=facts,
@@ -124,7 +125,8 @@ def open_bundle(folder: Path) -> Bundle:
         query_encoder=open_query_encoder(folder),
         user_features=columns_from_flat(open_arrays(folder / "user_features")) if has_users else {},
         histories=pl.read_parquet(histories_path) if histories_path.exists() else None,
-        popularity=np.load(popularity_path, allow_pickle=False) if popularity_path.exists() else None,
+        popularity=_loaded(folder / "popularity.npy"),
+        queries=_loaded(folder / "queries.npy"),
         tables=open_arrays(folder / "tables"),
         embeddings=_mapped(folder / "embeddings.npy"),
         vectors=vectors,
@@ -138,6 +140,11 @@ def _index_kind(facts: dict[str, Any]) -> str:
     """The kind of index that the manifest names; versions from before there was a choice are exact."""
     index = facts.get("index", {"kind": "exact"})
     return str(index.get("kind")) if isinstance(index, dict) else str(index)
+
+
+def _loaded(path: Path) -> NDArray[Any] | None:
+    """A small array that older bundles lack."""
+    return np.load(path, allow_pickle=False) if path.exists() else None
 
 
 def _mapped(path: Path) -> NDArray[np.float32]:

@@ -57,11 +57,12 @@ def publish_run(run: Run, store: Path, *, items: str | None = None) -> Published
         "trained_on": {key: run.facts[key] for key in ("examples", "first_time", "last_time", "fingerprint")},
     }
     corpus = encode_corpus(run.model, run.tables, run.item_encoder.encode(catalogue.frame))
+    asked = asked_vectors(run, catalogue, corpus)
     try:
-        index, facts["index"] = build_index(corpus.vector, run.config.index, asked_vectors(run, catalogue, corpus))
+        index, facts["index"] = build_index(corpus.vector, run.config.index, asked)
     except ValueError as error:
         raise BundleError(f"the item vectors of {run.folder} cannot be searched: {error}") from None
-    folder = publish_version(store, lambda target: write_bundle(target, run, catalogue, corpus, index), facts=facts)
+    folder = publish_version(store, lambda target: write_bundle(target, run, catalogue, corpus, index, asked), facts=facts)
     return Published(folder, len(catalogue), len(catalogue) - kept, len(run.items) - kept)
 
 
@@ -76,8 +77,8 @@ def asked_vectors(run: Run, catalogue: Catalogue, corpus: Corpus) -> NDArray[np.
     return encode_queries(run.model, run.tables, queries, user_features=users, embedding=corpus.embedding)
 
 
-def write_bundle(folder: Path, run: Run, catalogue: Catalogue, corpus: Corpus, index: Index) -> None:
-    """Writes the files of a bundle into the empty `folder`."""
+def write_bundle(folder: Path, run: Run, catalogue: Catalogue, corpus: Corpus, index: Index, asked: NDArray[np.float32]) -> None:
+    """Writes the files of a bundle into the empty `folder`; `asked` (N, S) are the vectors of held-out queries."""
     (folder / "config.toml").write_text(dump_config(run.config), encoding="utf-8")
     run.item_encoder.save(folder, "item_features")
     run.query_encoder.save(folder)
@@ -93,6 +94,7 @@ def write_bundle(folder: Path, run: Run, catalogue: Catalogue, corpus: Corpus, i
         np.save(folder / POPULARITY, np.where(rows >= 0, counts[rows], 0), allow_pickle=False)
     np.save(folder / "embeddings.npy", corpus.embedding, allow_pickle=False)
     np.save(folder / "vectors.npy", corpus.vector, allow_pickle=False)
+    np.save(folder / "queries.npy", asked, allow_pickle=False)
     (folder / "index").mkdir()
     index.save(folder / "index")
     save_arrays(folder / "tables", {name: table.numpy() for name, table in run.tables.items()})

@@ -18,8 +18,10 @@ _ROWS_AT_ONCE = 4096  # of an update: what stands between reading and writing st
 class EmbeddingTables:
     """Tables by name, each with its Adagrad sums of squared gradients (Duchi et al., 2011)."""
 
-    def __init__(self, weights: dict[str, torch.Tensor], *, adagrad_start: float) -> None:
+    def __init__(self, weights: dict[str, torch.Tensor], *, adagrad_start: float, fixed: frozenset[str] = frozenset()) -> None:
+        """`fixed` names tables that are looked up and never updated."""
         self.weights = weights  # name -> (rows, dim)
+        self.fixed = fixed
         self.sums = {name: torch.full_like(weight, adagrad_start) for name, weight in weights.items()}
         self._gathered: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -28,8 +30,11 @@ class EmbeddingTables:
         leaves = {}
         for name, table_rows in rows.items():
             index = torch.from_numpy(table_rows)
-            leaf = self.weights[name].index_select(0, index).requires_grad_()
+            leaf = self.weights[name].index_select(0, index)
             leaves[name] = leaf
+            if name in self.fixed:
+                continue
+            leaf.requires_grad_()
             self._gathered[name] = (index, leaf)
         return leaves
 

@@ -49,14 +49,14 @@ class EncodedItems:
 class ItemTower(nn.Module):
     """Item features -> input embedding e, vector v, and the content's part of the bias."""
 
-    def __init__(self, width: int, settings: ModelSettings) -> None:
+    def __init__(self, width: int, settings: ModelSettings, *, learns_bias: bool) -> None:
         super().__init__()
         dim = settings.hidden[-1]
         self.embedding = nn.Linear(width, dim, bias=False)
         self.is_table = settings.item_tower == "table"
         self.mlp = None if self.is_table else hidden_layers(width, settings)
         self.linear_path = settings.linear_path
-        self.bias = nn.Linear(width, 1, bias=False) if settings.item_bias and not self.is_table else None
+        self.bias = nn.Linear(width, 1, bias=False) if learns_bias and not self.is_table else None
         if self.bias is not None:
             nn.init.zeros_(self.bias.weight)
 
@@ -120,7 +120,7 @@ class TwoTower(nn.Module):
         self.id_feature = item_encoder.id_feature()
         item_width = input_width(item_encoder, settings)
         query_width = input_width(query_encoder.user, settings) + input_width(query_encoder.context, settings)
-        self.item = ItemTower(item_width, settings)
+        self.item = ItemTower(item_width, settings, learns_bias=learns_bias(settings, self.id_feature))
         self.query = QueryTower(query_width, self.history_last, settings)
         self.log_temperature = nn.Parameter(torch.tensor(float(np.log(settings.temperature))))
         self.log_temperature.requires_grad_(settings.learn_temperature)
@@ -214,6 +214,11 @@ def batch_table_rows(batch: Batch, model: TwoTower) -> dict[str, np.ndarray]:
         if f"item/{model.id_feature}{suffix}" in extra_tables(model.settings, model.id_feature):
             rows[f"item/{model.id_feature}{suffix}"] = rows[f"item/{model.id_feature}"]
     return rows
+
+
+def learns_bias(settings: ModelSettings, id_feature: str | None) -> bool:
+    """Is the items' bias learned? Else there is none, or it is the popularity of late, which needs ids (calibration.py)."""
+    return settings.item_bias and (settings.popularity == "learned" or id_feature is None)
 
 
 def extra_tables(settings: ModelSettings, id_feature: str | None) -> list[str]:

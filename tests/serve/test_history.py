@@ -84,7 +84,7 @@ def test_events_survive_a_restart(store: Path) -> None:
     slate = first.recommend(RecommendRequest(user=999))
     first.close()
     second = Service.open(store, quiet_settings())
-    assert second.record_events([Event(user=999, item="i03", id="once")]) == 0
+    assert second.record_events([Event(user=999, item="i03", id="once")]) == 1
     assert second.recommend(RecommendRequest(user=999)) == slate
     second.close()
 

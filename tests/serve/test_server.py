@@ -326,3 +326,21 @@ def test_a_listener_that_stops_hands_over_what_was_taken_and_then_takes_no_more(
     assert len(taken) == 7 and list(take_last(listener)) == []
     for connection in (*waiting, *taken, late, listener):
         connection.close()
+
+
+def test_while_draining_every_answer_closes_its_connection_refusals_too() -> None:
+    with small_server(seconds=0.02, limits={"drain_notice_s": 1.5, "wait_longest_s": 0.001}) as server:
+        server.ask("POST", "/recommend", b"{}")  # the pace is known
+        lines = [socket.create_connection(server.address, timeout=5) for _ in range(30)]
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        for line in lines:
+            line.sendall(post("/recommend", b"{}"))
+        answers = []
+        for line in lines:
+            received = b""
+            while data := line.recv(65536):  # until the server closes
+                received += data
+            answers.append((int(received[9:12]), b"connection: close" in received))
+            line.close()
+    assert {status for status, _ in answers} == {200, 429} and all(closes for _, closes in answers)

@@ -217,6 +217,8 @@ class ProposingIndex(Index):
 
     def _set_efforts(self, efforts: Iterable[Effort]) -> None:
         self.efforts = tuple(sorted(efforts, key=lambda effort: effort.depth))
+        if not self.efforts:
+            raise ValueError("an index must have at least one effort: got none")
         for effort in self.efforts:
             if not (1 <= effort.depth <= effort.rescored <= self.size and 0 <= effort.searched <= self.leaves):
                 raise ValueError(f"an effort must have depth <= rescored <= {self.size} and searched <= {self.leaves}: got {effort}")

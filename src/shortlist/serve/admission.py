@@ -44,9 +44,7 @@ class Admission:
     @cached_property
     def _alive(self) -> Eligible:
         """The sealed rows that are not hidden."""
-        alive = np.ones(self._overlay.sealed, bool)
-        alive[self._overlay.hidden] = False
-        return self._index.prepare(alive)
+        return self._index.prepare(self._overlay.alive)
 
     def of(self, filters: Filters, left_out: Rows) -> Admitted:
         """What `filters` let through, `left_out` (rows of index or overlay, -1 = none) taken out too.

@@ -37,8 +37,7 @@ class Pinned:
     def row_of(self, item_id: Id) -> int:
         """The row of an item that can be retrieved. Raises NotFoundError for an unknown or withdrawn one."""
         row = int(self.version.rows_of(self.overlay, [item_id])[0])
-        hidden = self.overlay.hidden
-        if row < 0 or (len(hidden) and bool((hidden == row).any())):
+        if row < 0:
             raise NotFoundError(f"the item must be one of version {self.version.name}: it is unknown or was withdrawn")
         return row
 
@@ -115,13 +114,15 @@ class Answering:
     def _history(self, pinned: Pinned, user: Id | None, degraded: list[str]) -> Rows:
         if user is None:
             return NO_ROWS
-        recent = None
         if self._store is not None:
             try:
-                recent = self.events.call(partial(self._store.newest, user, self._events_read))
+                return self.events.call(partial(self._history_with_events, self._store, pinned, user))
             except SourceDown as down:
                 degraded.append(str(down))
-        return known_history(pinned.version, pinned.overlay, user, recent)
+        return known_history(pinned.version, pinned.overlay, user, None)
+
+    def _history_with_events(self, store: EventStore, pinned: Pinned, user: Id) -> Rows:
+        return known_history(pinned.version, pinned.overlay, user, store.newest(user, self._events_read))
 
     def _retrieved(
         self, pinned: Pinned, vector: partial[QueryVector], admitted: Admitted, k: int, degraded: list[str]
@@ -136,7 +137,7 @@ class Answering:
         if overlay.slots:
             least = float(scores[-1]) if len(rows) == k else -np.inf
             try:
-                slots, fresh = self.fresh.call(partial(overlay.search, query.values, k, admitted.slots, least))
+                slots, fresh = self.fresh.call(partial(searched_overlay, overlay, query, admitted, k, least))
                 rows, scores = merged(rows, scores, slots, fresh, overlay, k)
             except SourceDown as down:
                 degraded.append(str(down))
@@ -165,11 +166,23 @@ def searched(pinned: Pinned, vector: partial[QueryVector], admitted: Admitted, k
     """(the query's vector, sealed rows, their scores). Raises ValueError for an answer that cannot be."""
     query = vector()
     rows, scores = pinned.version.search(query, k, admitted)
-    if len(rows) > k or len(rows) != len(scores) or not np.isfinite(scores).all():
-        raise ValueError("the index must answer with at most k rows and finite scores")
-    if len(rows) and not 0 <= rows.min() <= rows.max() < pinned.overlay.sealed:
-        raise ValueError("the index must answer with rows of its version")
+    _check(rows, scores, k, pinned.overlay.sealed)
     return query, rows, scores
+
+
+def searched_overlay(overlay: Overlay, query: QueryVector, admitted: Admitted, k: int, least: float) -> tuple[Rows, Floats]:
+    """(slots, their scores) that reach the score `least`. Raises ValueError for an answer that cannot be."""
+    slots, scores = overlay.search(query.values, k, admitted.slots, least)
+    _check(slots, scores, k, len(overlay.ids))
+    return slots, scores
+
+
+def _check(rows: Rows, scores: Floats, k: int, size: int) -> None:
+    """Raises ValueError unless these are at most k of `size` rows with finite scores."""
+    if len(rows) > k or len(rows) != len(scores) or not np.isfinite(scores).all():
+        raise ValueError("a source must answer with at most k rows and as many finite scores")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < size:
+        raise ValueError("a source must answer with rows that are there")
 
 
 def merged(rows: Rows, scores: Floats, slots: Rows, fresh: Floats, overlay: Overlay, k: int) -> tuple[Rows, Floats]:

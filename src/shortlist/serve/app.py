@@ -1,8 +1,7 @@
 """The service over HTTP: a plain ASGI application. It knows bytes, headers and statuses; what an answer is, `routes.py` says.
 
 Order of the checks: route (404, 405), key (401, 403), readiness (503), media type (415), size (413), JSON (400),
-rules (422), room (429). The answer to a query is computed on the event loop as long as it takes about as long as handing it to a
-thread would; everything that touches a disk, and answers that got slow, run in threads.
+rules (422), room (429). Quick answers are computed on the event loop, slow ones and all that touches a disk in threads (placement.py).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
@@ -29,6 +28,7 @@ from shortlist.serve.messages import LONGEST_ID, Slate, SlateBatch, State
 from shortlist.serve.metrics import CONTENT_TYPE as METRICS_TYPE
 from shortlist.serve.metrics import Metrics
 from shortlist.serve.openapi import openapi_document
+from shortlist.serve.placement import Placement
 from shortlist.serve.refusals import NO_HEADERS, RETRY_AFTER, Headers, Refusal, problem_body
 from shortlist.serve.routes import ITEM_PATH, ROUTES, Lane, Route
 
@@ -72,6 +72,7 @@ class App:
         }
         self._open_service = open_service
         self._keys = keys or Keys({})
+        self._placement = Placement(self.limits.leave_loop_s)
         self._threads: dict[Lane, ThreadPoolExecutor] = {}
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
             route.name: msgspec.json.Decoder(route.takes) for route in ROUTES if route.takes is not None
@@ -234,15 +235,19 @@ class App:
     async def _work(self, route: Route, request: Any) -> bytes:
         """The encoded answer of the service, when its turn has come. Raises Refusal."""
         gate, asked = self.gates[route.lane], time.perf_counter()
+        if route.lane is Lane.ANSWERS:
+            gate.width = 1 if self._placement.is_on_loop else self.limits.threads
         started = await gate.turn()
         try:
             if started - asked > self.limits.answer_latest_s and route.lane is not Lane.ADMIN:
                 raise Refusal(429, TOO_BUSY, RETRY_AFTER)
-            if route.lane is Lane.ANSWERS and self._is_quick(gate):
-                body, degraded, unknown = self._called(route, request)
+            if route.lane is Lane.ANSWERS and self._placement.is_on_loop:
+                body, slates = self._called(route, request)
+                self._placement.learn(slates[0].version, time.perf_counter() - started)
             else:
                 loop = asyncio.get_running_loop()
-                body, degraded, unknown = await loop.run_in_executor(self._threads[route.lane], self._called, route, request)
+                body, slates = await loop.run_in_executor(self._threads[route.lane], self._called, route, request)
+                self._placement.see(slates)
         except BadRequestError as error:
             raise Refusal(422, str(error)) from None
         except NotFoundError as error:
@@ -251,26 +256,19 @@ class App:
             raise Refusal(503, str(error), RETRY_AFTER) from None
         finally:
             gate.done(started)
-        if degraded:
-            self.metrics.add("degraded", degraded)
-        if unknown:
-            self.metrics.add("unknown_ids", unknown)
+        for slate in slates:
+            if slate.degraded:
+                self.metrics.add("degraded")
+            if slate.unknown:
+                self.metrics.add("unknown_ids", slate.unknown)
         return body
 
-    def _is_quick(self, gate: Gate) -> bool:
-        """Whether answers are computed on the loop: handing one to a thread takes longer than a quick one, a slow one would
-        keep the loop from its sockets. Changes at `leave_loop_s`, and back at half of it."""
-        bound = self.limits.leave_loop_s if gate.width == 1 else self.limits.leave_loop_s / 2
-        quick = gate.work_s <= bound
-        gate.width = 1 if quick else self.limits.threads
-        return quick
-
-    def _called(self, route: Route, request: Any) -> tuple[bytes, int, int]:
-        """(encoded answer, degraded slates, unknown ids). Runs on the loop, or in a thread."""
+    def _called(self, route: Route, request: Any) -> tuple[bytes, Sequence[Slate]]:
+        """(encoded answer, the slates in it). Runs on the loop, or in a thread."""
         assert self.service is not None and route.call is not None
         answer = route.call(self.service, request)
-        slates = [answer] if isinstance(answer, Slate) else answer.slates if isinstance(answer, SlateBatch) else []
-        return self._encoder.encode(answer), sum(bool(slate.degraded) for slate in slates), sum(slate.unknown for slate in slates)
+        slates = (answer,) if isinstance(answer, Slate) else answer.slates if isinstance(answer, SlateBatch) else ()
+        return self._encoder.encode(answer), slates
 
     def _own_answer(self, route: Route) -> tuple[bytes, bytes]:
         """(body, media type) of what the app answers itself."""
@@ -279,7 +277,13 @@ class App:
         facts = self.service.facts() if self.service is not None else {}
         if route.name == "metrics":
             gate = self.gates[Lane.ANSWERS]
-            gauges = {"inside": gate.inside, "room": gate.room, "pace_seconds": gate.pace_s, "ready": self.state == "ready"}
+            gauges = {
+                "inside": gate.inside,
+                "room": gate.room,
+                "width": gate.width,
+                "pace_seconds": gate.pace_s,
+                "ready": self.state == "ready",
+            }
             return self.metrics.text({**facts, **gauges}), METRICS_TYPE
         if route.name == "ready" and self.state != "ready":
             raise Refusal(503, f"the server must be ready: it is {self.state}", RETRY_AFTER)

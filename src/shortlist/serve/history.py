@@ -19,7 +19,7 @@ def known_history(version: LiveVersion, overlay: Overlay, user: Id, recent: Rece
     """
     published = NO_ROWS
     if version.histories is not None and not (recent is not None and recent.forgotten):
-        published = version.histories.of(user)
+        published = version.rows_now(overlay, version.histories.of(user))
     if recent is None or not recent.items:
         return published
     rows = rows_of_own_type(version, overlay, recent.items)

@@ -17,7 +17,7 @@ import msgspec
 from shortlist.errors import BundleError, NotFoundError, ShortlistError, UnavailableError
 from shortlist.manifest import published_facts
 from shortlist.serve.answering import Pinned
-from shortlist.serve.compaction import write_compacted
+from shortlist.serve.compaction import compacted
 from shortlist.serve.ids import Id
 from shortlist.serve.journal import Journal
 from shortlist.serve.loading import Loaded, load_version
@@ -109,13 +109,11 @@ class Live:
             version, overlay = pinned.version, pinned.overlay
             if not overlay.slots and not len(overlay.hidden):
                 return Reloaded(version=version.name, previous=version.name, changed=False)
-            facts = {
-                **version.bundle.facts,
-                "items": overlay.sealed - len(overlay.hidden) + len(overlay),
-                "compacted_from": version.name,
-                _POSITION: {"identity": journal.identity, "position": position},
-            }
-            folder = self._named_by(partial(publish_version, self._store, partial(self._write_compacted, pinned), facts=facts))
+            if overlay.sealed == len(overlay.hidden) and not overlay.slots:
+                raise UnavailableError(f"a version must hold at least one item: all of {version.name} were withdrawn; put one first")
+            folder = self._named_by(
+                partial(self._publish_compacted, version, overlay, {"identity": journal.identity, "position": position})
+            )
             reloaded = self._go_to(folder)
         self._named_by(partial(prune, self._store, self._settings.keep_versions))
         self._trim(journal)
@@ -181,20 +179,19 @@ class Live:
     def _start_anew(self, error: Exception) -> None:
         """Nothing comes back: the overlay is made again from the whole journal, or the fault is known and the old one serves on."""
         try:
-            self._pinned, self._start, self._position, self.left_out = self._replay(self._pinned.version)
+            self._pinned, self._position, self.left_out = self._replay(self._pinned.version, self._start)
             self.fault = None
         except (BundleError, OSError):
             self.fault = str(error)
 
-    def _replay(self, version: LiveVersion) -> tuple[Pinned, int, int, int]:
-        """(the version with its overlay, the positions from and to which the journal was read, items left out)."""
+    def _replay(self, version: LiveVersion, start: int) -> tuple[Pinned, int, int]:
+        """(the version with its overlay, the position up to which the journal was read, items left out), from the position `start` on."""
         overlay = version.empty_overlay()
         if self._journal is None:
-            return Pinned.of(version, overlay), 0, 0, 0
-        start = held_by(version.bundle.facts, self._journal)
+            return Pinned.of(version, overlay), 0, 0
         payloads, position = self._journal.read_from(start)
         overlay, left_out = replayed(version, overlay, decoded(payloads))
-        return Pinned.of(version, overlay), start, position, left_out
+        return Pinned.of(version, overlay), position, left_out
 
     def _go_to(self, folder: Path, *, first: Callable[[], object] | None = None) -> Reloaded:
         """The version in `folder` is live; `first` is done once it is found good. The caller holds `_loading`."""
@@ -215,19 +212,27 @@ class Live:
 
     def _switch(self, loaded: Loaded) -> None:
         """Nothing comes back: the version has the pointer, with all that the journal holds."""
-        pinned, start, position, left_out = self._replay(loaded.version)
+        start = 0 if self._journal is None else held_by(loaded.version.bundle.facts, self._journal)
+        pinned, position, left_out = self._replay(loaded.version, start)
         with self._following:
             self._pinned, self._start, self._position, self.left_out = pinned, start, position, left_out
             self.recall = loaded.recall
             self.switches += 1
             self._follow()  # what came while it was replayed
 
-    def _write_compacted(self, pinned: Pinned, target: Path) -> None:
-        """Nothing comes back. Called under the store's lock: what is published now cannot be overtaken."""
-        current, live = current_version(self._store), pinned.version.name
-        if current.name != live:
-            raise BundleError(f"the live version must be {live}, which is being compacted: got {current.name}; reload, then compact")
-        write_compacted(target, current, pinned.version, pinned.overlay)
+    def _publish_compacted(self, version: LiveVersion, overlay: Overlay, held: dict[str, int]) -> Path:
+        """The folder of the new version, now CURRENT, which holds the journal up to what `held` says."""
+        made = compacted(version, overlay, self._store)
+
+        def write(target: Path) -> None:  # under the store's lock: what is published now cannot be overtaken
+            current = current_version(self._store)
+            if current.name != version.name:
+                raise BundleError(
+                    f"the live version must be {version.name}, which is being compacted: got {current.name}; reload, then compact"
+                )
+            made.write(target, current)
+
+        return publish_version(self._store, write, facts={**made.facts, _POSITION: held})
 
     def _trim(self, journal: Journal) -> None:
         """Nothing comes back: the journal begins where the first version of the store needs it."""

@@ -42,6 +42,14 @@ class Overlay:
         return len(self.slots)
 
     @cached_property
+    def alive(self) -> Mask:
+        """(M,) the sealed rows that still count."""
+        alive = np.ones(self.sealed, bool)
+        alive[self.hidden] = False
+        alive.flags.writeable = False
+        return alive
+
+    @cached_property
     def masks(self) -> PredicateMasks[Mask]:
         """Masks of predicates over the n slots."""
         return PredicateMasks(self.frame, _MASK_BYTES, make=lambda mask: mask, size_bytes=lambda mask: mask.nbytes)

@@ -10,7 +10,11 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
+import termios
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -82,9 +86,22 @@ class PatientProtocol(HttpToolsProtocol):
         else:
             self.loop.call_later(self._limits.drain_grace_s, self._close_idle)
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes a connection that was idle for long, unless a request just came: after a stall, timers are looked at first."""
+        if not self.transport.is_closing() and not self._has_unread_bytes():
+            super().timeout_keep_alive_handler()
+
     def _close_idle(self) -> None:
-        if self._whole_by_s is None or (self._in_head and not self._head_bytes):
+        is_idle = self._whole_by_s is None or (self._in_head and not self._head_bytes)
+        if is_idle and not self.transport.is_closing() and not self._has_unread_bytes():
             super().shutdown()
+
+    def _has_unread_bytes(self) -> bool:
+        """Whether the kernel holds bytes that the loop has not given us yet."""
+        count = array.array("i", [0])
+        with suppress(OSError):  # no such number on this system
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+        return count[0] > 0
 
     def send_400_response(self, msg: str) -> None:
         """Says that this is not HTTP."""
@@ -137,6 +154,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _refuse(self, cycle: RequestResponseCycle, route: Route) -> None:
         """Answers 429 at once."""
+        cycle.keep_alive = cycle.keep_alive and self._application.state != "draining"
         request_id = self._application.request_id(dict(cycle.scope["headers"]).get(b"x-request-id"))
         self._write(429, TOO_BUSY, request_id, RETRY_AFTER, closing=not cycle.keep_alive)
         self._application.metrics.count(route, 429, 0.0)

@@ -38,6 +38,7 @@ from shortlist.serve.logs import Log, LogHandler
 from shortlist.serve.metrics import Metrics, shared_memory
 from shortlist.serve.protocol import PatientProtocol
 
+KEEP_ALIVE_S = 75  # longer than what stands in front usually keeps a connection: it must not send into one that just closes
 SWEEP_TICKS = 5  # of 0.1 s: how often deadlines are looked at
 SWITCH_S = 0.0005  # how long a thread may keep the interpreter from the event loop
 EXIT_UNOPENED = 3  # of a worker whose service did not open: another try would fail the same way
@@ -161,6 +162,7 @@ def _serve_one(serving: Serving, listener: socket.socket, memory: mmap.mmap, wor
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(serving.limits.drain_longest_s) or 1,
     )
     server = Server(config, app, is_one_of_several=serving.workers > 1)

@@ -57,11 +57,12 @@ class Service:
         return self._answering.similar(self._live.pinned, request)
 
     def record_events(self, events: list[Event]) -> int:
-        """How many of the events are new. They are on disk, and the next request of their users sees them.
+        """How many events are on disk: all, repeated ones once. The next request of their users sees them.
 
         Raises BadRequestError for a time or an id that cannot be; UnavailableError where the database does not take them in time.
         """
-        return self._events.record(events)
+        self._events.record(events)
+        return len(events)
 
     def forget_user(self, user: Id) -> int:
         """How many events of the user were deleted; the published history does not count any more either. Raises UnavailableError."""

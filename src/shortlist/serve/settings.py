@@ -29,8 +29,8 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     journal_bytes: Count = 256 << 20  # of writes that wait for compaction; more are refused
     predicate_cache_bytes: Count = 64 << 20  # masks of attribute predicates
 
-    canary_recall: Share = 0.9  # of a version's index against exact search; below it, the version is refused
-    canary_queries: Count = 200
+    canary_recall: Share | None = None  # of a version's index against exact search, below which it is refused; absent: its own target - .02
+    canary_queries: Count = 200  # at least, where there are as many
     canary_k: Count = 100
     warm_queries: Count = 256  # recent requests that a new version is warmed with
     watch_s: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # how often CURRENT is looked at; 0: only `reload` switches

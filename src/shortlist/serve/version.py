@@ -46,17 +46,26 @@ class LiveVersion:
     vectors: Floats  # (M, S)
 
     def rows_of(self, overlay: Overlay, ids: Sequence[Id]) -> Rows:
-        """(n,) rows of ids in sealed index or overlay, -1 = unknown; a changed item is where it was changed to.
+        """(n,) rows of ids in sealed index or overlay, -1 = unknown or withdrawn; a changed item is where it was changed to.
 
         Raises BadRequestError for ids of another type than the version's.
         """
         rows = self.item_ids.rows_of(ids)
+        if len(overlay.hidden):
+            rows[~overlay.alive[rows]] = -1  # row -1 reads the last entry, and stays -1
         if overlay.slots:
             for place, item_id in enumerate(ids):
                 slot = overlay.slots.get(item_id)
                 if slot is not None:
                     rows[place] = overlay.sealed + slot
         return rows
+
+    def rows_now(self, overlay: Overlay, sealed_rows: Rows) -> Rows:
+        """The rows where these sealed items are now: a changed one in the overlay, a withdrawn one left out."""
+        if not len(overlay.hidden) or overlay.alive[sealed_rows].all():
+            return sealed_rows
+        rows = self.rows_of(overlay, self.item_ids.ids_of(sealed_rows))
+        return rows[rows >= 0]
 
     def embeddings_of(self, overlay: Overlay, rows: Rows) -> Floats:
         """(n, D) what queries see of the items at `rows`, none of them -1."""
