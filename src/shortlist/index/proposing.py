@@ -197,15 +197,26 @@ class ProposingIndex(Index):
 
     def _found(self, query: Float32s, norm: float, k: int, out: Rows | None, allowed: Eligible | None) -> tuple[Rows, Float32s] | None:
         """(rows, scores), unordered, at least k of them and the best k among them; None where no effort finds as many."""
-        largest = norm * self.exact.largest_norm
-        for effort in self._efforts(k if allowed is None else math.ceil(k * self.size / len(allowed) * SPARE)):
+        largest, wanted = norm * self.exact.largest_norm, k
+        if out is not None:
+            wanted += min(len(out), k)  # what is left out is often the very best; longer lists are mostly elsewhere
+        if allowed is not None:
+            wanted = math.ceil(wanted * self.size / len(allowed) * SPARE)
+        excluded = None if out is None or not len(out) else row_mask(out, self.size)
+        for effort in self._efforts(wanted):
             rows = self.propose(query, effort.rescored, effort.searched)
+            depth = effort.depth
+            if allowed is not None:
+                proposed = len(rows)
+                rows = rows[allowed.mask[rows]]
+                depth = depth * len(rows) // max(proposed, 1)  # beyond its depth an effort promises nothing, nor its share of it
+            if len(rows) < k:
+                continue
             scores = score_rows(query, self._vectors, rows, largest)
             if out is not None or allowed is not None:
-                rows, scores = _deepest(rows, scores, effort.depth)  # beyond its depth an effort promises nothing
-                kept = np.ones(len(rows), bool) if allowed is None else allowed.mask[rows]
-                if out is not None and len(out):
-                    kept &= ~_among(rows, out)
+                rows, scores = _deepest(rows, scores, depth)
+            if excluded is not None:
+                kept = ~excluded[rows]
                 rows, scores = rows[kept], scores[kept]
             if len(rows) >= k:
                 return rows, scores
@@ -243,14 +254,17 @@ def _deepest(rows: Rows, scores: Float32s, depth: int) -> tuple[Rows, Float32s]:
     """The rows with the `depth` largest scores, all that tie for the last place, unordered."""
     if len(rows) <= depth:
         return rows, scores
+    if not depth:
+        return rows[:0], scores[:0]
     best = scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth]
     return rows[best], scores[best]
 
 
-def _among(rows: Rows, sorted_rows: Rows) -> NDArray[np.bool_]:
-    """Which of `rows` are among `sorted_rows`, ascending and not empty."""
-    place = np.minimum(np.searchsorted(sorted_rows, rows), len(sorted_rows) - 1)
-    return np.equal(sorted_rows[place], rows)
+def row_mask(rows: Rows, size: int) -> NDArray[np.bool_]:
+    """(size,) true at `rows`."""
+    mask = np.zeros(size, np.bool_)
+    mask[rows] = True
+    return mask
 
 
 def _hashes(folder: Path) -> dict[str, str]:
