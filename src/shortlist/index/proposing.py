@@ -40,7 +40,8 @@ from shortlist.index.exact import ExactIndex, gather
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
-GATHERED_SHARE = 1 / 12  # of the corpus: fewer eligible rows than that are compared one by one, more are searched deeper for
+GATHERED_SHARES = (1 / 12, 1 / 4)  # of the corpus, at least and at most: `gathered_share`
+GATHERED_ENTRIES = 6e4  # p^2 M D at which comparing a share p of the rows costs what searching 1 / p times deeper does (measured)
 SPARE = 1.3  # a filter of share p is searched k / p * SPARE deep: the best rows are never spread evenly
 
 
@@ -138,8 +139,9 @@ class ProposingIndex(Index):
         return not self.leaves or any(effort.searched == self.leaves and effort.rescored == self.size for effort in self.efforts[:1])
 
     def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
-        """The rows of `mask`, with copies of their vectors where these are at most a GATHERED_SHARE of the corpus."""
-        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= GATHERED_SHARE * self.size else None)
+        """The rows of `mask`, with copies of their vectors where these are at most a `gathered_share` of the corpus."""
+        most = gathered_share(self.size, self.dim) * self.size
+        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= most else None)
 
     def search(
         self,
@@ -238,6 +240,11 @@ class ProposingIndex(Index):
 def default_leaves(size: int) -> int:
     """Partitions for `size` rows: twice their square root. Finer ones find more by looking at less, and take longer to learn."""
     return max(1, 2 * math.isqrt(size))
+
+
+def gathered_share(size: int, dim: int) -> float:
+    """The share of eligible rows up to which they are compared one by one; above it the whole corpus is searched deeper."""
+    return min(max(math.sqrt(GATHERED_ENTRIES / (size * dim)), GATHERED_SHARES[0]), GATHERED_SHARES[1])
 
 
 def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
