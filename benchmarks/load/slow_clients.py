@@ -15,7 +15,7 @@ import time
 STARTS = (
     b"POST /recommend HTTP/1.1\r\nX-Slow: ",
     b"POST /recommend HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
-    b"GET /openapi.json HTTP/1.1\r\n\r\n" * 20,
+    b"GET /openapi.json HTTP/1.1\r\n\r\n" * 40,
 )
 BYTE_EVERY_S = 2.0
 
@@ -36,7 +36,7 @@ class SlowClient:
         """Whether the connection still stands."""
         if now_s >= self.next_s:
             self.next_s = now_s + BYTE_EVERY_S
-            if not self._send(b"x" if self.kind < 2 else STARTS[2]):
+            if not self._send(b"x" if self.kind < 2 else b"\r\n"):
                 return False
         return not self._is_ended() if self.kind < 2 else True
 
