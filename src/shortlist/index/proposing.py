@@ -181,9 +181,9 @@ class ProposingIndex(Index):
             return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
         return best_of_one(*found, k)
 
+    @abstractmethod
     def propose(self, query: Float32s, count: int, searched: int) -> Rows:
         """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
-        raise NotImplementedError
 
     @abstractmethod
     def _build_library(self, settings: IndexSettings) -> None:
