@@ -18,6 +18,7 @@ STARTS = (
     b"GET /openapi.json HTTP/1.1\r\n\r\n" * 40,
 )
 BYTE_EVERY_S = 2.0
+SPREAD_S = 5.0
 
 
 class SlowClient:
@@ -60,7 +61,10 @@ class SlowClient:
 
 def main() -> None:
     address, count = (sys.argv[1], int(sys.argv[2])), int(sys.argv[3])
-    clients = [SlowClient(address, number % 3) for number in range(count)]
+    clients = []
+    for number in range(count):
+        clients.append(SlowClient(address, number % 3))
+        time.sleep(SPREAD_S / count)  # slow clients do not come all at once, and are not cut all at once
     print("connected", flush=True)
     waiter = selectors.DefaultSelector()
     waiter.register(sys.stdin, selectors.EVENT_READ)
