@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -66,10 +65,14 @@ class Scored:
         """(C,) of each column."""
         return self.columns.each()[1]
 
-    @cached_property
+    def similarity_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """(R, C) of the queries at `rows` (R,) and each column."""
+        return self.queries[rows] @ self.columns.each()[0].T
+
+    @property
     def similarity(self) -> torch.Tensor:
         """(B, C) of each query and column."""
-        return self.queries @ self.columns.each()[0].T
+        return self.similarity_of(torch.arange(len(self.queries)))
 
 
 class Learner:
@@ -103,7 +106,7 @@ class Learner:
         self.tables = EmbeddingTables(tables, adagrad_start=settings.adagrad_start, fixed=fixed)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.Adagrad(
-            self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0
+            self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0, fused=True
         )
         self.dataset, self.settings, self.loss = dataset, settings, config.loss
         self.bfloat16 = settings.matmul == "bfloat16" or (settings.matmul == "auto" and has_fast_bfloat16())

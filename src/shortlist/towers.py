@@ -61,18 +61,19 @@ class ItemTower(nn.Module):
             nn.init.zeros_(self.bias.weight)
 
     def forward(
-        self, x: torch.Tensor, items: int, candidates: int, output: torch.Tensor | None = None
+        self, x: torch.Tensor, candidates: int, output: torch.Tensor | None = None, *, items: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """(n or more, width) -> e (n, D), and of the first c = `candidates` rows v (c, D) and content bias (c,) or None.
+        """(n, width) -> e (n, D), and of the first c = `candidates` rows v (c, D) and content bias (c,) or None.
 
-        items    n; rows of x behind it are padding
         output   (c, D) rows of the output table, for the tower that is one
+        items    n, where the rows of x behind it are padding
         """
         embedding = self.embedding(x)[:items].float()
         if self.mlp is None:
             assert output is not None
             return embedding, normalise(output), None
-        x = x[: min(padded(candidates), len(x))]  # whatever stands behind the candidates keeps the shape, and is cut off
+        # what stands behind the candidates gives steps of nearly one size one shape; it is cut off below
+        x = x[:candidates] if items is None else x[: min(padded(candidates), len(x))]
         deep = self.mlp(x)[:candidates].float()
         vector = normalise(deep + embedding[:candidates] if self.linear_path else deep)
         return embedding, vector, None if self.bias is None else self.bias(x)[:candidates].float()[:, 0]
@@ -115,6 +116,7 @@ class TwoTower(nn.Module):
         super().__init__()
         self.settings = settings
         self.history_last = query_encoder.history_last
+        self.sees_items = query_encoder.has_seed or query_encoder.history_last > 0
         self.id_feature = item_encoder.id_feature()
         item_width = input_width(item_encoder, settings)
         query_width = input_width(query_encoder.user, settings) + input_width(query_encoder.context, settings)
@@ -146,8 +148,9 @@ class TwoTower(nn.Module):
         transposed   of each bag, where the tables are to learn
         """
         pieces = embed(columns, tables, "item", transposed)
-        items = len(pieces[0])
+        items = None
         if torch.is_autocast_enabled("cpu") and not self.settings.cross_layers:  # cross layers multiply their input in float32
+            items = len(pieces[0])
             x = side_by_side(pieces, rows=padded(items), kind=torch.get_autocast_dtype("cpu"))
         else:
             x = torch.cat(pieces, dim=1)  # (n, width)
@@ -155,7 +158,7 @@ class TwoTower(nn.Module):
         output = None
         if self.item.is_table and ids is not None:
             output = functional.embedding(ids, tables[f"item/{self.id_feature}{OUTPUT}"])
-        embedding, vector, bias = self.item(x, items, candidates, output)
+        embedding, vector, bias = self.item(x, candidates, output, items=items)
         if self.settings.item_bias and ids is not None:
             of_id = functional.embedding(ids, tables[f"item/{self.id_feature}{BIAS}"])[:, 0]
             bias = of_id if bias is None else bias + of_id
@@ -197,7 +200,8 @@ class TwoTower(nn.Module):
         items = self.encode_items(batch.items.columns, tables, batch.candidates, batch.items.transposed)
         users = embed(batch.users.columns, tables, "user", batch.users.transposed)
         features = users + embed(batch.context.columns, tables, "context", batch.context.transposed)
-        queries = self.encode_queries(items.embedding, torch.from_numpy(batch.seed), torch.from_numpy(batch.history), features)
+        embedding = items.embedding if self.sees_items else items.embedding.detach()  # else a gradient of zeros would go all the way
+        queries = self.encode_queries(embedding, torch.from_numpy(batch.seed), torch.from_numpy(batch.history), features)
         return queries, items
 
 

@@ -49,7 +49,7 @@ class Bag:
 
     def transposed(self, table_rows: int) -> Bag:
         """The same weights by table row: entry r holds the entries in which row r occurs, rising; it may hold none."""
-        by_row = csr_array((self.weights, self.values, self.offsets), shape=(len(self), table_rows)).tocsc()
+        by_row = csr_array((self.weights, self.values, self.offsets.astype(np.int32)), shape=(len(self), table_rows)).tocsc()
         return Bag(by_row.indices, by_row.indptr.astype(np.int64), by_row.data)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
