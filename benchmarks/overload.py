@@ -31,7 +31,7 @@ def main() -> None:
     options = read_options()
     store = make_store(options.folder / f"{options.items}x{options.dim}", items=options.items, dim=options.dim)
     requests = query_requests(options.items)
-    with running(serve_store(store)) as server:
+    with running(serve_store(store), apart=True) as server:
         run_open_loop(server.address, requests, schedule(300, 3.0, 0))
         rates = measure_peak(server, requests, options.peak_seconds)
         peak = max(rate["goodput"] for rate in rates)

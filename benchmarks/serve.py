@@ -109,7 +109,7 @@ def _timed(call: Callable[[int], Any], calls: int) -> dict[str, float]:
 def time_http(store: Path, bodies: list[bytes], rate: float, seconds: float) -> dict[str, Any]:
     """Percentiles of answers at `rate`, from when each request was due."""
     requests = [post("/recommend", body) for body in bodies]
-    with running(serve_store(store)) as server:
+    with running(serve_store(store), apart=True) as server:
         run_open_loop(server.address, requests, schedule(rate / 2, 3.0, 1), connections=32)
         outcome = run_open_loop(server.address, requests, schedule(rate, seconds, 2), connections=32)
         resident = server.resident_bytes()

@@ -18,8 +18,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,24 +74,20 @@ def run_round(store: Path, number: int, told_after_s: float, *, workers: int, fa
     ]
     seen: dict[str, float] = {}
     with running(serve_store(store, "--workers", str(workers))) as server:
+        start = time.perf_counter()
+        watcher = threading.Thread(target=watch_ready, args=(server, seen, start))
 
         def during(now_s: float) -> None:
             if now_s >= told_after_s and "told" not in seen:
-                seen["told"] = now_s
+                seen["told"] = time.perf_counter() - start
                 server.process.send_signal(signal.SIGTERM)
-            elif "told" in seen and "unready" not in seen and _ready_status(server) == 503:
-                seen["unready"] = now_s
-                server.process.send_signal(signal.SIGTERM)  # a second one changes nothing
-            if "ended" not in seen and server.process.poll() is not None:
-                seen["ended"] = now_s
+                watcher.start()
 
         outcome = run_open_loop(server.address, requests, schedule(RATE, told_after_s + 2.5, number), during=during)
-        try:
-            code: int | None = server.process.wait(END_LONGEST_S)
-        except subprocess.TimeoutExpired:
-            code = None
-    refused = outcome.due_s[outcome.status == REFUSED]
-    ended_s = max(0.0, seen.get("ended", float(outcome.due_s[-1])) - seen["told"])
+        watcher.join()
+        code = server.process.poll()
+    refused = outcome.sent_s[outcome.status == REFUSED]
+    ended_s = seen["ended"] - seen["told"]
     accepted = [int(i) for i in range(0, len(outcome.status), EVENT_EVERY) if outcome.status[i] == 200]
     name = f"round {number} ({workers} workers, told after {told_after_s:.2f} s)"
     if lost := int((outcome.status == LOST).sum()):
@@ -107,11 +104,16 @@ def run_round(store: Path, number: int, told_after_s: float, *, workers: int, fa
     return {"workers": workers, "answers": outcome.counts(), "exit_code": code, "ended_s": round(ended_s, 2), "events": len(accepted)}
 
 
-def _ready_status(server: ServerProcess) -> int:
-    try:
-        return server.ask("GET", "/ready", timeout_s=2.0)[0]
-    except OSError:
-        return 0
+def watch_ready(server: ServerProcess, seen: dict[str, float], start: float) -> None:
+    """Notes when /ready says 503, tells the server a second time to go, and notes when its process has ended."""
+    with suppress(OSError):
+        while "unready" not in seen:
+            if server.ask("GET", "/ready", timeout_s=2.0)[0] == 503:
+                seen["unready"] = time.perf_counter() - start
+                server.process.send_signal(signal.SIGTERM)  # a second one changes nothing
+    with suppress(subprocess.TimeoutExpired):
+        server.process.wait(END_LONGEST_S)
+    seen["ended"] = time.perf_counter() - start
 
 
 def stored_events(store: Path, stamp: str) -> set[str]:

@@ -153,6 +153,7 @@ ORDER = (
     "serve/metrics",
     "serve/logs",
     "serve/app",
+    "serve/whole_query",
     "serve/protocol",
     "serve/listener",
     "serve/server",

@@ -4,7 +4,7 @@ A closed-loop client waits for an answer before it asks again, so a server that 
 pause is measured once instead of for each request that it hit (coordinated omission). Here a request that finds no free
 connection waits in this process, and its wait is part of its latency.
 
-One thread, sockets and epoll; it spins while the next request is less than a clock tick away, so it needs a core.
+One thread, sockets and epoll.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from load.alarm_clock import AlarmClock
+
 LOST = -1  # no answer: the connection ended
 REFUSED = -2  # nothing was sent: no connection could be made
 _LARGEST_READ = 1 << 18
@@ -26,7 +28,7 @@ _LARGEST_READ = 1 << 18
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of each request, in order. Times in seconds from the start; nan where there was none."""
+    """What became of each request, in order. Times in seconds from the start; nan where there was none. A refused one was tried."""
 
     due_s: NDArray[np.float64]
     sent_s: NDArray[np.float64]
@@ -120,30 +122,34 @@ class _Client:
         self._idle: list[_Connection] = []
         self._backlog: deque[int] = deque()
         self._pending = 0
+        self._start = 0.0
 
     def run(self) -> Outcome:
-        start, due, following, count = time.perf_counter(), self._due, 0, len(self._due)
-        last_due = float(due[-1]) if count else 0.0
-        told_s = 0.0
-        self._start = start
-        while following < count or self._backlog or self._pending:
-            now = time.perf_counter() - start
+        self._start = time.perf_counter()
+        with AlarmClock() as clock, self._epoll:
+            self._epoll.register(clock.descriptor, select.EPOLLIN)
+            self._send_all(clock)
+        for connection in list(self._open.values()):
+            connection.socket.close()
+        return Outcome(self._due, self._sent, self._answered, self._status)
+
+    def _send_all(self, clock: AlarmClock) -> None:
+        """Sends what is due and reads what comes, until all is answered or patience ends."""
+        due, following, count, told_s = self._due.tolist(), 0, len(self._due), 0.0
+        end_s = (due[-1] if due else 0.0) + self._patience_s
+        while (following < count or self._backlog or self._pending) and (now := time.perf_counter() - self._start) < end_s:
             while following < count and due[following] <= now:
                 self._backlog.append(following)
                 following += 1
             while self._backlog and self._send_next():
                 pass
-            wait = due[following] - now if following < count else 0.01
-            for descriptor, _ in self._epoll.poll(wait - 0.002 if wait > 0.003 else 0):
-                self._receive(self._open[descriptor])
-            if now > last_due + self._patience_s:
-                break
+            clock.set(self._start + (due[following] if following < count else min(now + 0.02, end_s)))
+            for descriptor, _ in self._epoll.poll():
+                if descriptor != clock.descriptor and descriptor in self._open:
+                    self._receive(self._open[descriptor])
             if self._during is not None and now - told_s > 0.05:
                 told_s = now
                 self._during(now)
-        for connection in list(self._open.values()):
-            connection.socket.close()
-        return Outcome(self._due, self._sent, self._answered, self._status)
 
     def _send_next(self) -> bool:
         """Whether the first of the backlog left; False where there is no free connection."""
@@ -156,7 +162,9 @@ class _Client:
                 return False
             made = self._connect()
             if made is None:
-                self._status[self._backlog.popleft()] = REFUSED
+                request = self._backlog.popleft()
+                self._sent[request] = time.perf_counter() - self._start
+                self._status[request] = REFUSED
                 return True
             connection = made
         request = self._backlog.popleft()

@@ -54,15 +54,19 @@ class ServerProcess:
 
 @contextmanager
 def running(
-    arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, log: IO[str] | int = subprocess.DEVNULL
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    log: IO[str] | int = subprocess.DEVNULL,
+    apart: bool = False,
 ) -> Iterator[ServerProcess]:
     """A ready server: `python ARGUMENTS`, whose first line on stdout is its address. Ended by SIGTERM, or after a while by SIGKILL.
 
-    The last core is this process's, all others are the server's: a client that spins must not be in its way.
+    apart   the last core is this process's, all others are the server's, as if the client had a machine of its own
     """
     own = os.sched_getaffinity(0)
-    clients = {max(own)}
-    os.sched_setaffinity(0, own - clients or own)  # the server inherits it
+    clients = {max(own)} if apart else own
+    os.sched_setaffinity(0, own - clients or own)  # what is started inherits it
     process = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(environment or {})}
     )

@@ -350,3 +350,26 @@ def test_while_draining_every_answer_closes_its_connection_refusals_too() -> Non
             answers.append((int(received[9:12]), b"connection: close" in received))
             line.close()
     assert {status for status, _ in answers} == {200, 429} and all(closes for _, closes in answers)
+
+
+def test_a_query_refused_unparsed_leaves_the_connection_as_good_as_before() -> None:
+    with small_server(seconds=0.2, limits={"receive_longest_s": 0.4, "wait_longest_s": 0.001}) as server:
+        server.ask("POST", "/recommend", b"{}")  # the pace is known: there is room for eight
+        others = [socket.create_connection(server.address, timeout=10) for _ in range(12)]
+        for other in others:
+            other.sendall(post("/recommend", b"{}"))
+        with socket.create_connection(server.address, timeout=10) as line:
+            statuses = []
+            for _ in range(3):
+                line.sendall(post("/recommend", b'{"k":1}').replace(b"Host: shortlist", b"X-Request-Id: mine"))
+                received = line.recv(65536)
+                statuses.append(received[9:12])
+                assert b"x-request-id: mine" in received and json.loads(received.partition(b"\r\n\r\n")[2])
+            for other in others:
+                other.recv(65536)
+            time.sleep(1.0)  # idle for longer than a request may take to arrive
+            line.sendall(post("/recommend", b'{"k":1}'))
+            statuses.append(line.recv(65536)[9:12])
+        for other in others:
+            other.close()
+    assert statuses[0] == b"429" and statuses[-1] == b"200"

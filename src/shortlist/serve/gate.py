@@ -41,9 +41,14 @@ class Gate:
         self._last_s = 0.0  # when the last answer was ready
         self._was_busy = False  # whether somebody was waiting then
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next request would wait too long."""
+        return self.inside >= self.room
+
     def enter(self) -> bool:
         """Whether a request is let in; it must `leave` in the end."""
-        if self.inside >= self.room:
+        if self.is_full:
             self.refused += 1
             return False
         self.inside += 1

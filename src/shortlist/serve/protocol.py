@@ -4,8 +4,8 @@
 - A cap on request line and headers (431). The rest of a refused body is read and thrown away for a moment, so that its
   sender sees why. Who does not read answers is cut.
 - A request reaches the application when it is whole: slow clients hold a connection, and nothing else.
-- Under overload a query is refused here, before a task or a decoder was paid for: what a refusal costs is taken from the
-  answers of others.
+- Under overload a query is refused here, before a task or a decoder was paid for, and mostly before it is parsed
+  (whole_query.py): what a refusal costs is taken from the answers of others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,18 @@ from shortlist.serve.app import ENTERED, TOO_BUSY, App
 from shortlist.serve.refusals import RETRY_AFTER, Headers, problem_body
 from shortlist.serve.requests import JSON_TYPE
 from shortlist.serve.routes import GATED, Lane, Route
+from shortlist.serve.whole_query import whole_query
 
+_CLOSE = b"connection: close\r\n"
+# A refusal under overload, made once: % (default headers, request id, length, close or nothing, request id).
+_BUSY_BODY = problem_body(429, TOO_BUSY, "%b")
+_BUSY_LENGTH = len(_BUSY_BODY) - len(b"%b")
+_BUSY = b"%b%%bcontent-type: %b\r\n%b: %b\r\nx-request-id: %%b\r\ncontent-length: %%d\r\n%%b\r\n%b" % (
+    STATUS_LINE[429],
+    JSON_TYPE,
+    *RETRY_AFTER[0],
+    _BUSY_BODY,
+)
 _RESET = struct.pack("ii", 1, 0)  # close without keeping what was not read
 
 
@@ -43,6 +54,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._whole_by_s: float | None = self.loop.time() + self._limits.receive_longest_s  # None: nothing is being received
         self._unread_since_s: float | None = None  # since when the client has left answers unread
         self._in_head, self._head_bytes = True, 0
+        self._idle_since_s = 0.0  # when a query was last refused unparsed
         self._held: tuple[RequestResponseCycle, Any] | None = None  # a request whose body is on its way
         self._running: RequestResponseCycle | None = None  # the request that is being answered; `cycle` may be a later one
         application.metrics.add("connections")
@@ -55,7 +67,10 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser; ends or answers what is too large already."""
+        """Feeds the parser; refuses, ends or answers what needs no more bytes for that."""
+        if self._gate.is_full and self._is_between_requests() and (query := whole_query(data)) is not None:
+            self._refuse_unparsed(*query)
+            return
         if self._whole_by_s is None:
             self._whole_by_s = self.loop.time() + self._limits.receive_longest_s
         super().data_received(data)
@@ -99,7 +114,10 @@ class PatientProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Closes a connection that was idle for long, unless a request just came: after a stall, timers are looked at first."""
-        if not self.transport.is_closing() and not self._has_unread_bytes():
+        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        elif not self.transport.is_closing() and not self._has_unread_bytes():
             super().timeout_keep_alive_handler()
 
     def _close_idle(self) -> None:
@@ -144,9 +162,10 @@ class PatientProtocol(HttpToolsProtocol):
             return
         route = GATED.get((cycle.scope["method"], cycle.scope["raw_path"]))
         if route is not None and not cycle.more_body:
-            if not self._gate.enter():
+            if self._gate.is_full:
                 self._refuse(cycle, route)
                 return
+            self._gate.enter()
             cycle.scope["state"][ENTERED] = True
         self._running = cycle
         super()._start_asgi_task(cycle, app)
@@ -173,34 +192,51 @@ class PatientProtocol(HttpToolsProtocol):
         told = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"0")
         return len(cycle.body) > largest or (told.isdigit() and int(told[:20]) > largest)
 
+    def _is_between_requests(self) -> bool:
+        return self._in_head and not self._head_bytes and (self.cycle is None or self.cycle.response_complete)
+
+    def _refuse_unparsed(self, route: Route, given_id: bytes | None) -> None:
+        """Answers 429 to a query that the parser has not seen. The connection is kept, and counts as idle from now on."""
+        self._whole_by_s = None
+        self._idle_since_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._write_too_busy(route, given_id, closing=self._application.state == "draining")
+
     def _refuse(self, cycle: RequestResponseCycle, route: Route) -> None:
-        """Answers 429 at once."""
-        cycle.keep_alive = cycle.keep_alive and self._application.state != "draining"
-        request_id = self._application.request_id(dict(cycle.scope["headers"]).get(b"x-request-id"))
-        self._write(429, TOO_BUSY, request_id, RETRY_AFTER, closing=not cycle.keep_alive)
-        self._application.metrics.count(route, 429, 0.0)
+        """Answers 429 to a query that was parsed, and to nothing else of it."""
+        closing = not cycle.keep_alive or self._application.state == "draining"
         cycle.response_started = cycle.response_complete = True
-        if not cycle.keep_alive:
-            self.transport.close()
+        self._write_too_busy(route, dict(cycle.scope["headers"]).get(b"x-request-id"), closing=closing)
         self.on_response_complete()
+
+    def _write_too_busy(self, route: Route, given_id: bytes | None, *, closing: bool) -> None:
+        self._gate.refused += 1
+        request_id = self._application.request_id(given_id).encode()
+        length, dated = _BUSY_LENGTH + len(request_id), self._default_lines()
+        self.transport.write(_BUSY % (dated, request_id, length, _CLOSE if closing else b"", request_id))
+        self._application.metrics.count(route, 429, 0.0)
+        if closing:
+            self.transport.close()
 
     def _end(self, status: int, message: str, headers: Headers = ()) -> None:
         """Says why, and closes the connection."""
         if not self.transport.is_closing():
-            self._write(status, message, self._application.request_id(None), headers, closing=True)
+            self._write(status, message, self._application.request_id(None), headers)
             self._application.metrics.count(None, status, 0.0)
             self.transport.close()
 
-    def _write(self, status: int, message: str, request_id: str, headers: Headers, *, closing: bool) -> None:
+    def _write(self, status: int, message: str, request_id: str, headers: Headers) -> None:
+        """Writes a Problem that ends the connection."""
         body = problem_body(status, message, request_id)
-        lines = [
-            *self.server_state.default_headers,
+        lines = (
             (b"content-type", JSON_TYPE),
             (b"content-length", str(len(body)).encode()),
             (b"x-request-id", request_id.encode()),
             *headers,
-        ]
-        if closing:
-            lines.append((b"connection", b"close"))
+        )
         head = b"".join(b"%b: %b\r\n" % line for line in lines)
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+        self.transport.write(b"%b%b%b%b\r\n%b" % (STATUS_LINE[status], self._default_lines(), head, _CLOSE, body))
+
+    def _default_lines(self) -> bytes:
+        return b"".join([b"%b: %b\r\n" % line for line in self.server_state.default_headers])
