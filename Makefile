@@ -1,10 +1,10 @@
-# make setup | demo | test | check | bench | bench-long | clean. Everything is installed into .venv; nothing outside it.
+# make setup | demo | test | check | bench | bench-long | chaos | clean. Everything is installed into .venv; nothing outside it.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed.stamp
 
-.PHONY: setup demo test check bench bench-long clean
+.PHONY: setup demo test check bench bench-long chaos clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,10 @@ bench: $(STAMP)
 bench-long: $(STAMP)
 	$(BIN)/python benchmarks/time_to_quality.py demo/movielens-1m/shortlist.toml --json
 	$(BIN)/python benchmarks/time_to_quality.py demo/debian/shortlist.toml --json
+
+# Faults on purpose: hostile and slow clients, signals under load. One JSON line each; ends with an error where a promise is broken.
+chaos: $(STAMP)
+	@for file in chaos/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,7 +17,7 @@ from shortlist.errors import BundleError
 from shortlist.index import engines
 from shortlist.index.exact import ExactIndex
 from shortlist.index.faiss import FaissIndex
-from shortlist.index.proposing import Effort, ProposingIndex, default_effort
+from shortlist.index.proposing import Effort, ProposingIndex, default_effort, gathered_share
 from shortlist.index.scann import ScannIndex
 
 SIZE, DIM, K = 5003, 17, 20
@@ -81,7 +81,7 @@ def test_more_effort_finds_more_and_all_of_it_finds_everything(kind: type[Propos
 
 
 @every_kind
-@pytest.mark.parametrize("share", [0.5, 0.1, 0.09, 0.08, 0.01, 0.001, 0.0002])
+@pytest.mark.parametrize("share", [0.5, 0.26, 0.24, 0.1, 0.01, 0.001, 0.0002])
 def test_k_eligible_rows_come_back_at_every_selectivity(kind: type[ProposingIndex], built: dict[Any, ProposingIndex], share: float) -> None:
     count = round(share * SIZE)
     mask = some_of(SIZE, count)
@@ -231,6 +231,12 @@ def test_vectors_of_any_length_and_zeros_can_be_indexed(kind: type[ProposingInde
         rows, _ = index.search(queries, K)
         assert (rows >= 0).all()
         assert not vectors.any() or recall(rows, index.exact.search(queries, K)[0]) > 0.3  # one partition of seven
+
+
+def test_few_rows_are_compared_and_many_are_searched_for() -> None:
+    assert gathered_share(200_000, 64) == 1 / 12  # sqrt(6e4 / 1.28e7) = .068 is less
+    assert gathered_share(60_000, 64) == pytest.approx(0.125)  # 6e4 / 3.84e6 = 1 / 64
+    assert gathered_share(1000, 16) == 1 / 4
 
 
 def test_efforts_are_bounded_by_the_corpus() -> None:

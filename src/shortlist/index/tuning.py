@@ -21,7 +21,7 @@ from shortlist.index.contract import Float32s, Rows
 from shortlist.index.proposing import Effort, ProposingIndex
 
 FEWEST_QUERIES = 100  # of both halves: fewer prove nothing
-DEPTHS = (1, 4, 16)  # times target_k: for filters, and for requests of more than target_k
+DEPTHS = (1, 2, 4, 16)  # times target_k: for exclusions and filters, and for requests of more than target_k
 PARTITION_STEP = 1.25  # partitions tried: as many times more at each step
 RESCORED_PER_RESULT = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 TOLERANCE = 0.005  # below the target, within which a proof passes

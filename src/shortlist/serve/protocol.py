@@ -13,6 +13,8 @@ from __future__ import annotations
 import array
 import asyncio
 import fcntl
+import socket
+import struct
 import termios
 from contextlib import suppress
 from typing import Any
@@ -22,6 +24,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from shortlist.serve.app import ENTERED, JSON_TYPE, TOO_BUSY, App
 from shortlist.serve.refusals import RETRY_AFTER, Headers, problem_body
 from shortlist.serve.routes import GATED, Lane, Route
+
+_RESET = struct.pack("ii", 1, 0)  # close without keeping what was not read
 
 
 class PatientProtocol(HttpToolsProtocol):
@@ -39,9 +43,15 @@ class PatientProtocol(HttpToolsProtocol):
         self._unread_since_s: float | None = None  # since when the client has left answers unread
         self._in_head, self._head_bytes = True, 0
         self._held: tuple[RequestResponseCycle, Any] | None = None  # a request whose body is on its way
+        self._running: RequestResponseCycle | None = None  # the request that is being answered; `cycle` may be a later one
         application.metrics.add("connections")
         if len(self.connections) > self._limits.connections_most:
             self._end(503, "the server has too many connections; try again later", RETRY_AFTER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the request that is being answered, too: uvicorn tells only the last one that came."""
+        self._forsake()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser; ends or answers what is too large already."""
@@ -114,6 +124,8 @@ class PatientProtocol(HttpToolsProtocol):
         elif self._unread_since_s is None:
             self._unread_since_s = now_s
         elif now_s - self._unread_since_s > self._limits.receive_longest_s:
+            self._forsake()
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
             return
         if self._whole_by_s is None or now_s <= self._whole_by_s or self.transport.is_closing():
@@ -135,13 +147,21 @@ class PatientProtocol(HttpToolsProtocol):
                 self._refuse(cycle, route)
                 return
             cycle.scope["state"][ENTERED] = True
+        self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _forsake(self) -> None:
+        """Nobody reads what is being answered."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def _begin_held(self) -> None:
         if self._held is None:
             return
         (cycle, app), self._held = self._held, None
         if cycle.more_body:
+            self._running = cycle
             super()._start_asgi_task(cycle, app)  # to be refused
         else:
             self._start_asgi_task(cycle, app)
