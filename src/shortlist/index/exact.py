@@ -35,7 +35,7 @@ from shortlist.index.contract import (
 
 FACTS_FILE = "exact.json"
 FACTS_LARGEST_BYTES = 4096
-QUERY_BLOCK = 128
+QUERY_BLOCK = 256
 BLOCK_ENTRIES = 1 << 22  # scores at a time: 16 MB
 GROUPS_PER_RESULT = 8  # with 8k groups, the k-th largest group maximum lets about 1.07k entries through
 NOTHING = np.uint64(0xFF800000_FFFFFFFF)  # the order key of row -1 with score -inf
