@@ -129,6 +129,8 @@ ORDER = (
     "datasets/online_retail",
     "datasets/debian_texts",
     "datasets/debian",
+    "datasets/synthetic_texts",
+    "datasets/synthetic",
     "datasets/fetch",
     # the terminal
     "report/__init__",

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import polars as pl
+import pyarrow.parquet as pq
 from rich.console import Console
 
 from shortlist.errors import FetchError
@@ -23,7 +24,9 @@ SETTINGS = "shortlist.toml"
 README = "README.txt"
 TABLES = ("events", "items", "users")
 
-Options = Mapping[str, bool]
+ROW_GROUP_ROWS = 1 << 20
+
+Options = Mapping[str, bool | int]
 
 
 class TableRecord(msgspec.Struct, frozen=True):
@@ -37,7 +40,7 @@ class Record(msgspec.Struct, frozen=True):
     """What `fetch.json` holds. Not complete: a fetch began to write here and was cut short."""
 
     dataset: str
-    options: dict[str, bool]
+    options: dict[str, bool | int]
     complete: bool
     source: str
     fetched_at: str = ""  # UTC
@@ -47,9 +50,12 @@ class Record(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Project:
-    """What a fetcher hands over: tables by name (`events`, `items`, perhaps `users`) and the texts that go with them."""
+    """What a fetcher hands over: tables by name (`events`, `items`, perhaps `users`) and the texts that go with them.
 
-    tables: dict[str, pl.DataFrame]
+    A table that is larger than memory comes as blocks of rows, which are asked for as they are written.
+    """
+
+    tables: Mapping[str, pl.DataFrame | Iterable[pl.DataFrame]]
     settings: str  # the text of shortlist.toml
     readme: str  # the text of README.txt
     source: str  # where the data came from, in one line
@@ -107,11 +113,43 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_table(path: Path, frame: pl.DataFrame) -> TableRecord:
+def _write_table(path: Path, table: pl.DataFrame | Iterable[pl.DataFrame]) -> TableRecord:
     temporary = path.with_name(f"{path.name}.tmp")
-    frame.write_parquet(temporary, compression="zstd")
+    if isinstance(table, pl.DataFrame):
+        table.write_parquet(temporary, compression="zstd")
+        rows = table.height
+    else:
+        rows = _write_blocks(temporary, table)
     os.replace(temporary, path)
-    return TableRecord(frame.height, file_sha256(path))
+    return TableRecord(rows, file_sha256(path))
+
+
+def _write_blocks(path: Path, blocks: Iterable[pl.DataFrame]) -> int:
+    """The number of rows written: the blocks one after the other, small ones gathered in one row group."""
+    writer: pq.ParquetWriter | None = None
+    waiting: list[pl.DataFrame] = []
+    rows = 0
+    try:
+        for block in blocks:
+            waiting.append(block)
+            rows += block.height
+            if sum(part.height for part in waiting) >= ROW_GROUP_ROWS:
+                writer = _write_row_group(path, writer, waiting)
+        if waiting:
+            writer = _write_row_group(path, writer, waiting)
+    finally:
+        if writer is not None:
+            writer.close()
+    return rows
+
+
+def _write_row_group(path: Path, writer: pq.ParquetWriter | None, waiting: list[pl.DataFrame]) -> pq.ParquetWriter:
+    """The writer, opened if it was not yet; `waiting` is empty afterwards."""
+    table = pl.concat(waiting).to_arrow(compat_level=pl.CompatLevel.oldest())
+    waiting.clear()
+    writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+    writer.write_table(table, row_group_size=2 * ROW_GROUP_ROWS)
+    return writer
 
 
 def _write_settings(path: Path, settings: str, console: Console) -> None:
