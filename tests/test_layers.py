@@ -25,6 +25,10 @@ ORDER = (
     "__init__",
     "errors",
     "config",
+    "id_places",
+    "user_order",
+    "array_files",
+    "parquet_blocks",
     # the tables users bring
     "instants",
     "csv_files",
@@ -51,6 +55,7 @@ ORDER = (
     "protocols/release",
     "protocols/configured",
     "queries",
+    "histories",
     "dataset",
     # learning
     "frequency",

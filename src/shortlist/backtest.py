@@ -24,7 +24,7 @@ from shortlist.project import Project
 from shortlist.protocols.configured import splits
 from shortlist.protocols.rolling import latest_window
 from shortlist.protocols.split import Split
-from shortlist.run import Run, train_run
+from shortlist.run import Run, prepare_run, train_prepared, train_run
 from shortlist.train import TrainLog
 
 LogTo = Callable[[Path, str], AbstractContextManager[TrainLog]]
@@ -66,7 +66,9 @@ def baselines(dataset: Dataset, config: Config) -> list[Retriever]:
 
 def train_latest(project: Project, folder: Path, *, log_to: LogTo) -> Run:
     """The run of the latest window, to be published: nothing is held out but what early stopping looks at."""
-    return train_run(project, latest_window(project.log, project.config), folder, log_to=lambda path: log_to(path, "training"))
+    run = prepare_run(project, latest_window(project.log, project.config), folder)
+    del project  # where nobody else holds it, its log is gone before training begins
+    return train_prepared(run, log_to=lambda path: log_to(path, "training"))
 
 
 def _test_split(project: Project, split: Split, folder: Path, log_to: LogTo, stage: Stage) -> tuple[Tested, list[Ranked]]:

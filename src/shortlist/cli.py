@@ -185,11 +185,10 @@ def _check(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from shortlist.backtest import train_latest
 
-    project = _open_project(options)
     if options.sequential:
-        _train_sequentially(project, options)
+        _train_sequentially(_open_project(options), options)
         return
-    run = train_latest(project, options.out, log_to=_log_to)
+    run = train_latest(_open_project(options), options.out, log_to=_log_to)  # no name here holds the log while it trains
     if options.json:
         _print_json(run.facts)
     else:

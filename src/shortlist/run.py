@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,22 +23,26 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import torch
 import xxhash
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from shortlist import __version__
+from shortlist.array_files import byte_blocks
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.checkpoint import load_tensors, save_tensors
 from shortlist.config import Config, TrainSettings, dump_config, load_config
 from shortlist.dataset import Dataset, Examples, make_dataset, open_examples
 from shortlist.encode import Tables, full_corpus_loss
 from shortlist.errors import BundleError, ConfigError
-from shortlist.features.arrays import flat_arrays
+from shortlist.features.arrays import flat_arrays, ragged_positions
 from shortlist.features.encoder import TableEncoder, open_encoder
+from shortlist.id_places import ROWS_AT_ONCE
 from shortlist.log import EventLog
 from shortlist.mining import open_miner
+from shortlist.parquet_blocks import write_parquet_blocks
 from shortlist.project import Project
 from shortlist.queries import QueryEncoder, open_query_encoder
 from shortlist.towers import TwoTower
@@ -79,15 +83,46 @@ def train_run(
     log_to    opens the training log, given the file to append to
     Raises    ConfigError if the folder holds a run of other settings or other data
     """
-    dataset = dataset or make_dataset(project, train_log)
-    facts = run_facts(project.config, dataset, train_log)
-    claim(folder, facts)
+    return train_prepared(prepare_run(project, train_log, folder, dataset=dataset), log_to=log_to)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A claimed folder with everything that training needs: the log itself may be forgotten, which takes more memory than training."""
+
+    folder: Path
+    config: Config
+    dataset: Dataset  # its examples are memory-mapped files of the folder
+    facts: dict[str, Any]
+
+
+def prepare_run(project: Project, train_log: EventLog, folder: Path, *, dataset: Dataset | None = None) -> PreparedRun:
+    """All of a run but its training: the folder is claimed, its inputs and its examples are written. As `train_run` otherwise."""
+    is_new, made = not folder.exists(), folder / f"{EXAMPLES}.new"
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        dataset = make_dataset(project, train_log, folder=made) if dataset is None else _on_disk(dataset, made)
+        facts = run_facts(project.config, dataset, train_log)
+        claim(folder, facts)
+    except BaseException:
+        shutil.rmtree(folder if is_new else made, ignore_errors=True)
+        raise
+    shutil.rmtree(folder / EXAMPLES, ignore_errors=True)  # of an interrupted training
+    made.rename(folder / EXAMPLES)
     if not (folder / MODEL_FILE).exists():
         write_inputs(folder, project.config, dataset, train_log)
-        with log_to(folder / LOG_FILE) as log:
-            weights = _train(folder, project.config, dataset, log)
-        finish(folder, facts, weights)
-    return open_run(folder)
+    return PreparedRun(folder, project.config, dataset, facts)
+
+
+def train_prepared(run: PreparedRun, *, log_to: Callable[[Path], AbstractContextManager[TrainLog]]) -> Run:
+    """The finished run: trained now, resumed from its checkpoint, or opened if it was done."""
+    if (run.folder / MODEL_FILE).exists():
+        shutil.rmtree(run.folder / EXAMPLES, ignore_errors=True)
+        return open_run(run.folder)
+    with log_to(run.folder / LOG_FILE) as log:
+        weights = _train(run.folder, run.config, run.dataset, log)
+    finish(run.folder, run.facts, weights)
+    return open_run(run.folder)
 
 
 def run_facts(config: Config, dataset: Dataset, train_log: EventLog) -> dict[str, Any]:
@@ -98,8 +133,8 @@ def run_facts(config: Config, dataset: Dataset, train_log: EventLog) -> dict[str
         "items": len(dataset.items),
         "item_id": dataset.items.id_column,
         "user_id": None if dataset.users is None else dataset.users.id_column,
-        "first_time": train_log.facts.get("first_time"),
-        "last_time": train_log.facts.get("last_time"),
+        "first_time": train_log.span.get("first_time"),
+        "last_time": train_log.span.get("last_time"),
         "fingerprint": _fingerprint(config, dataset),
     }
 
@@ -134,11 +169,11 @@ def split_validation(examples: Examples, settings: TrainSettings) -> tuple[Examp
     """
     least = min(_VALIDATION_LEAST, len(examples) // 10) if settings.validation_fraction else 0
     count = min(max(int(len(examples) * settings.validation_fraction), least), settings.validation_at_most)
-    order = np.arange(len(examples))
-    if not examples.time[-1]:
-        order = np.random.default_rng((settings.seed, 4)).permutation(len(examples))
-    kept, held = order[: len(order) - count], order[len(order) - count :]
-    return examples.take(np.sort(kept)), examples.take(np.sort(held))
+    last = len(examples) - count
+    if examples.time[-1]:
+        return examples.cut(slice(0, last)), examples.cut(slice(last, len(examples)))
+    order = np.random.default_rng((settings.seed, 4)).permutation(len(examples))
+    return examples.take(np.sort(order[:last])), examples.take(np.sort(order[last:]))
 
 
 def claim(folder: Path, facts: dict[str, Any]) -> None:
@@ -165,13 +200,21 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
         if table is not None:
             table.frame.write_parquet(folder / f"{name}.parquet")
     if "user" in train_log.frame.columns:
-        last_choices(train_log, _REMEMBERED).write_parquet(folder / "histories.parquet")
+        write_parquet_blocks(folder / "histories.parquet", last_choices(train_log, _REMEMBERED))
 
 
-def last_choices(log: EventLog, last: int) -> pl.DataFrame:
-    """One row a user: `user`, and `history`, the list of the last items chosen, oldest first."""
-    known = log.frame.filter(pl.col("user").is_not_null())
-    return known.group_by("user", maintain_order=True).agg(pl.col("item").tail(last).alias("history"))
+def last_choices(log: EventLog, last: int) -> Iterator[pl.DataFrame]:
+    """Blocks of one row a user, as they come in the log: `user`, and `history`, the list of the last items chosen, oldest first."""
+    by_user, items = log.user_order, log.frame["item"]
+    ends = by_user.bounds[1:]
+    lengths = np.minimum(np.diff(by_user.bounds), last)
+    users = np.argsort(by_user.order[by_user.bounds[:-1]])
+    before = np.cumsum(lengths[users])
+    for block in np.split(users, np.searchsorted(before, np.arange(ROWS_AT_ONCE, before[-1], ROWS_AT_ONCE))) if len(users) else [users]:
+        places, offsets = ragged_positions((ends - lengths)[block], ends[block])
+        chosen = items.gather(by_user.order[places]).to_arrow()
+        lists = pa.LargeListArray.from_arrays(pa.array(offsets), chosen)
+        yield pl.DataFrame({"user": by_user.users[block], "history": pl.from_arrow(lists)})
 
 
 def finish(folder: Path, facts: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
@@ -192,9 +235,6 @@ def _write_facts(path: Path, facts: dict[str, Any]) -> None:
 def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dict[str, torch.Tensor]:
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    examples = folder / EXAMPLES
-    dataset.train.save(examples)
-    dataset = replace(dataset, train=open_examples(examples))  # from here on they are read as they are needed
     fit, validation = split_validation(dataset.train, config.train)
     checkpoint = folder / CHECKPOINT
     checkpoint.mkdir(exist_ok=True)
@@ -207,6 +247,12 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dic
 
     trainer.fit(validate if len(validation) else None, log)
     return trainer.learner.weights()
+
+
+def _on_disk(dataset: Dataset, folder: Path) -> Dataset:
+    """The dataset with its examples in files, to be read as they are needed."""
+    dataset.train.save(folder)
+    return replace(dataset, train=open_examples(folder))
 
 
 def settings_key(config: Config) -> str:
@@ -228,6 +274,7 @@ def _fingerprint(config: Config, dataset: Dataset) -> str:
     for columns in (dataset.item_features, dataset.user_features, train.queries.context):
         arrays += flat_arrays(columns).values()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
+        for block in byte_blocks(array):
+            digest.update(block)
     digest.update("\x00".join(map(str, dataset.items.ids.to_list())).encode())
     return digest.hexdigest()

@@ -66,7 +66,7 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
         _learn(trainer, folder, day.isoformat(), log_to)
         ever = ever | (np.bincount(today.item_row, minlength=len(ever)) > 0)
     write_inputs(folder, project.config, dataset, split.log)
-    finish(folder, {**facts, "examples": len(dataset.train), "last_time": split.log.facts.get("last_time")}, trainer.learner.weights())
+    finish(folder, {**facts, "examples": len(dataset.train), "last_time": split.log.span.get("last_time")}, trainer.learner.weights())
     return evaluation_table(tested, ranked, settings)
 
 

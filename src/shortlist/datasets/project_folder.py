@@ -14,17 +14,15 @@ from pathlib import Path
 
 import msgspec
 import polars as pl
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from shortlist.errors import FetchError
+from shortlist.parquet_blocks import write_parquet_blocks
 
 RECORD = "fetch.json"
 SETTINGS = "shortlist.toml"
 README = "README.txt"
 TABLES = ("events", "items", "users")
-
-ROW_GROUP_ROWS = 1 << 20
 
 Options = Mapping[str, bool | int]
 
@@ -119,37 +117,9 @@ def _write_table(path: Path, table: pl.DataFrame | Iterable[pl.DataFrame]) -> Ta
         table.write_parquet(temporary, compression="zstd")
         rows = table.height
     else:
-        rows = _write_blocks(temporary, table)
+        rows = write_parquet_blocks(temporary, table)
     os.replace(temporary, path)
     return TableRecord(rows, file_sha256(path))
-
-
-def _write_blocks(path: Path, blocks: Iterable[pl.DataFrame]) -> int:
-    """The number of rows written: the blocks one after the other, small ones gathered in one row group."""
-    writer: pq.ParquetWriter | None = None
-    waiting: list[pl.DataFrame] = []
-    rows = 0
-    try:
-        for block in blocks:
-            waiting.append(block)
-            rows += block.height
-            if sum(part.height for part in waiting) >= ROW_GROUP_ROWS:
-                writer = _write_row_group(path, writer, waiting)
-        if waiting:
-            writer = _write_row_group(path, writer, waiting)
-    finally:
-        if writer is not None:
-            writer.close()
-    return rows
-
-
-def _write_row_group(path: Path, writer: pq.ParquetWriter | None, waiting: list[pl.DataFrame]) -> pq.ParquetWriter:
-    """The writer, opened if it was not yet; `waiting` is empty afterwards."""
-    table = pl.concat(waiting).to_arrow(compat_level=pl.CompatLevel.oldest())
-    waiting.clear()
-    writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-    writer.write_table(table, row_group_size=2 * ROW_GROUP_ROWS)
-    return writer
 
 
 def _write_settings(path: Path, settings: str, console: Console) -> None:

@@ -30,7 +30,7 @@ NEW_SHARE = 0.1  # of the items: they are born at some day of the log
 BARE_SHARE = 0.05  # of the items: nobody chooses them
 OWN_WORDS, COMMON_WORDS = 12, 1999  # words that only titles of a group have; words that all titles share
 EVENTS_AT_ONCE, ITEMS_AT_ONCE = 1 << 20, 1 << 18
-_SYLLABLES = "ba be bi bo da de di do ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri ro sa se si so ta te ti to va ve vi vo".split()
+_SYLLABLES = [consonant + vowel for consonant in "bdklmnrstv" for vowel in "aeiou"]
 _NUMBERS, _ITEMS, _EVENTS = 0, 1, 2  # streams of random numbers
 
 
@@ -87,7 +87,8 @@ def make_shop(events: int, items: int, seed: int) -> Shop:
 
 def popularity(shop: Shop, time: float) -> NDArray[np.float64]:
     """(M,) what each item weighs at a time of the log between 0 and 1."""
-    return shop.weight * (1 + np.sin(2 * np.pi * (time + shop.phase))) * (shop.birth <= time)
+    weights: NDArray[np.float64] = shop.weight * (1 + np.sin(2 * np.pi * (time + shop.phase))) * (shop.birth <= time)
+    return weights
 
 
 def event_blocks(shop: Shop, events: int, seed: int) -> Iterator[pl.DataFrame]:
@@ -95,8 +96,7 @@ def event_blocks(shop: Shop, events: int, seed: int) -> Iterator[pl.DataFrame]:
 
     A user's number is U v^1.5, v uniform: the first eighth of the users asks a quarter of the queries.
     """
-    names = pl.Series(shop.number).cast(pl.String).str.zfill(7)
-    names = "i" + names
+    names = _item_ids(shop.number)
     for day in range(DAYS):
         count = events * (day + 1) // DAYS - events * day // DAYS
         weights = popularity(shop, (day + 0.5) / DAYS)
@@ -118,7 +118,8 @@ def _chosen(shop: Shop, edges: NDArray[np.float64], group: NDArray[np.int8], rng
     anywhere = (rng.random(len(group)) >= LOYALTY) | (first == end)
     low, high = np.where(anywhere, 0.0, first), np.where(anywhere, edges[-1], end)
     places = np.searchsorted(edges, low + (high - low) * rng.random(len(group)), side="right") - 1
-    return np.minimum(places, np.flatnonzero(np.diff(edges))[-1])  # rounding may step on the end
+    chosen: NDArray[np.int64] = np.minimum(places, np.flatnonzero(np.diff(edges))[-1])  # rounding may step on the end
+    return chosen
 
 
 def item_blocks(shop: Shop, seed: int) -> Iterator[pl.DataFrame]:
@@ -135,7 +136,7 @@ def item_blocks(shop: Shop, seed: int) -> Iterator[pl.DataFrame]:
         price = np.exp(1 + group[rows] / GROUPS + 0.5 * rng.standard_normal(len(rows)))
         yield pl.DataFrame(
             {
-                "item_id": "i" + pl.Series(shop.number[rows]).cast(pl.String).str.zfill(7),
+                "item_id": _item_ids(shop.number[rows]),
                 "category": "group " + pl.Series(group[rows]).cast(pl.String),
                 "title": pl.select(pl.concat_str(titles, separator=" ")).to_series(),
                 "price": pl.Series(price).round(2),
@@ -143,8 +144,12 @@ def item_blocks(shop: Shop, seed: int) -> Iterator[pl.DataFrame]:
         )
 
 
+def _item_ids(numbers: NDArray[np.int32]) -> pl.Series:
+    return "i" + pl.Series(numbers).cast(pl.String).str.zfill(7)
+
+
 def _words(count: int) -> pl.Series:
-    """So many distinct words of three syllables or more."""
+    """So many distinct words of three syllables."""
     base = len(_SYLLABLES)
     numbers = np.arange(count) * 7919 % base**3  # 7919 is prime and base**3 is not its multiple: all differ while count <= base**3
     return pl.Series([_SYLLABLES[n % base] + _SYLLABLES[n // base % base] + _SYLLABLES[n // base**2] for n in numbers.tolist()])

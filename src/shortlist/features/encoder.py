@@ -128,7 +128,11 @@ def fit_encoder(
     chosen   (n,) rows whose id may become known; None = `seen`. An item that nobody chose has no id of its own: its
              vector would learn nothing but "not chosen" (it is never a positive), and so would be lost when it is new.
     """
-    window, named = frame.filter(seen), frame.filter(seen if chosen is None else chosen)
+    if not features:
+        return TableEncoder({})
+    frame = frame.select(sorted({column for column, _ in features.values()}))
+    window = frame if seen.all() else frame.filter(seen)
+    named = window if chosen is None else frame.filter(chosen)
     fitted = {}
     for name, (column, settings) in features.items():
         source = named if settings.kind == "id" else window
