@@ -67,7 +67,7 @@ def test_validation_takes_the_latest_examples_where_there_is_time_and_random_one
 def test_last_choices_are_each_users_newest_oldest_first(tmp_path: Path) -> None:
     project = small_project(tmp_path)
     frame = project.log.frame
-    choices = last_choices(project.log, 4)
+    choices = pl.concat(last_choices(project.log, 4))
     assert choices["user"].null_count() == 0 and choices["user"].n_unique() == choices.height
     for user, history in choices.iter_rows():
         assert history == frame.filter(pl.col("user") == user)["item"].to_list()[-4:]

@@ -78,7 +78,7 @@ def give_back(array: NDArray[Any]) -> None:
     """Lets the system have the memory of a mapped array again; its values are read anew when they are asked for."""
     held: Any = array
     while held is not None and not isinstance(held, mmap.mmap):
-        if isinstance(held, np.memmap) and held.mode != "r":
+        if isinstance(held, np.memmap) and held.mode == "c":
             return  # what was written to a private mapping would be lost
         held = getattr(held, "base", None)
     if held is not None and hasattr(mmap, "MADV_DONTNEED"):

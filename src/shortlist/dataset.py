@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from shortlist.array_files import GrowingArrays, open_array_files
 from shortlist.catalogue import Catalogue
 from shortlist.config import Config, FeatureSettings, feature_settings
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, DataError
 from shortlist.features.arrays import FeatureArray, columns_from_flat, flat_arrays
 from shortlist.features.encoder import TableEncoder, fit_encoder
 from shortlist.histories import Histories, derived_histories, histories_by_user, instants
@@ -219,7 +219,7 @@ class _Maker:
         past = self._derived(log, item_row, remembered)
         blocks = list(row_blocks(len(log))) or [slice(0, 0)]
         for rows in blocks:
-            self._append(made, log.frame[rows], item_row[rows], past, rows)
+            self._append(made, log, rows, item_row, past)
         if past is not None:
             made.append("history_items", past[0])
             del past
@@ -232,9 +232,14 @@ class _Maker:
         in_order = self.config.columns.ties == "in_order"
         return histories_by_user(log.user_order, instants(log.frame["time"]), item_row, in_order=in_order, remembered=remembered)
 
-    def _append(self, made: GrowingArrays, frame: pl.DataFrame, item_row: NDArray[np.int32], past: Histories | None, rows: slice) -> None:
+    def _append(self, made: GrowingArrays, log: EventLog, rows: slice, item_row: NDArray[np.int32], past: Histories | None) -> None:
         """Nothing comes back: `made` holds the examples of one block more, the events `rows` of the log."""
-        queries = self.encoder.encode(frame, self.items, self.users)
+        frame = log.frame[rows]
+        try:
+            queries = self.encoder.encode(frame, self.items, self.users)
+        except DataError:
+            self.encoder.encode(log.frame, self.items, self.users)  # raises as well, and counts rows from the first of the log
+            raise
         if past is not None:
             queries = replace(queries, history_items=past[0], history_start=past[1][rows], history_end=past[2][rows])
             if self.encoder.has_seed:
@@ -242,7 +247,7 @@ class _Maker:
         count = frame.height
         time = frame["time"].to_numpy() if "time" in frame.columns else np.zeros(count, np.int64)
         weight = frame["weight"].to_numpy() if "weight" in frame.columns else np.ones(count, np.float32)
-        block = Examples(queries, item_row, weight, time, _askers(frame))._arrays()
+        block = Examples(queries, item_row[rows], weight, time, _askers(frame))._arrays()
         if past is not None:
             del block["history_items"]  # of all blocks together
         for name, array in {name: _continued(made, name, array) for name, array in block.items()}.items():

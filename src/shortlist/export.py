@@ -9,7 +9,6 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,7 +16,7 @@ from shortlist import __version__
 from shortlist.bundle import FORMAT, ITEM_INPUTS, ITEM_OUTPUTS, QUERY_INPUTS, QUERY_OUTPUTS
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.config import dump_config
-from shortlist.encode import encode_corpus
+from shortlist.encode import encode_catalogue
 from shortlist.errors import BundleError
 from shortlist.features.arrays import flat_arrays
 from shortlist.index.exact import ExactIndex
@@ -70,9 +69,7 @@ def write_bundle(folder: Path, run: Run, catalogue: Catalogue) -> None:
     histories = run.folder / "histories.parquet"
     if histories.exists():
         (folder / "histories.parquet").write_bytes(histories.read_bytes())
-    corpus = encode_corpus(run.model, run.tables, run.item_encoder.encode(catalogue.frame))
-    np.save(folder / "embeddings.npy", corpus.embedding, allow_pickle=False)
-    np.save(folder / "vectors.npy", corpus.vector, allow_pickle=False)
+    corpus = encode_catalogue(run.model, run.tables, run.item_encoder, catalogue.frame, folder)
     (folder / "index").mkdir()
     try:
         ExactIndex.build(corpus.vector, run.config.index).save(folder / "index")
