@@ -192,7 +192,7 @@ def claim(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: EventLog) -> None:
-    """Writes all of a run but what training learns."""
+    """Writes all of a run but what training learns; `dataset` is the one made of `train_log`."""
     (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
     dataset.item_encoder.save(folder, "item_features")
     dataset.query_encoder.save(folder)
@@ -200,21 +200,27 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
         if table is not None:
             table.frame.write_parquet(folder / f"{name}.parquet")
     if "user" in train_log.frame.columns:
-        write_parquet_blocks(folder / "histories.parquet", last_choices(train_log, _REMEMBERED))
+        choices = last_choices(train_log, _REMEMBERED, ids=dataset.items.ids, item_row=dataset.train.item_row)
+        write_parquet_blocks(folder / "histories.parquet", choices)
 
 
-def last_choices(log: EventLog, last: int) -> Iterator[pl.DataFrame]:
-    """Blocks of one row a user, as they come in the log: `user`, and `history`, the list of the last items chosen, oldest first."""
-    by_user, items = log.user_order, log.frame["item"]
+def last_choices(log: EventLog, last: int, *, ids: pl.Series, item_row: NDArray[np.int32]) -> Iterator[pa.Table]:
+    """Blocks of one row a user, as they come in the log: `user`, and `history`, the list of the last items chosen, oldest first.
+
+    ids        (M,) the items
+    item_row   (n,) which of them each event chose
+    """
+    by_user, items = log.user_order, ids.to_arrow(compat_level=pl.CompatLevel.oldest())
     ends = by_user.bounds[1:]
     lengths = np.minimum(np.diff(by_user.bounds), last)
     users = np.argsort(by_user.order[by_user.bounds[:-1]])
     before = np.cumsum(lengths[users])
-    for block in np.split(users, np.searchsorted(before, np.arange(ROWS_AT_ONCE, before[-1], ROWS_AT_ONCE))) if len(users) else [users]:
+    edges = np.arange(ROWS_AT_ONCE, before[-1] if len(users) else 0, ROWS_AT_ONCE)
+    for block in np.split(users, np.searchsorted(before, edges)):
         places, offsets = ragged_positions((ends - lengths)[block], ends[block])
-        chosen = items.gather(by_user.order[places]).to_arrow()
-        lists = pa.LargeListArray.from_arrays(pa.array(offsets), chosen)
-        yield pl.DataFrame({"user": by_user.users[block], "history": pl.from_arrow(lists)})
+        chosen = pa.DictionaryArray.from_arrays(pa.array(item_row[by_user.order[places]]), items)
+        user = by_user.users[block].to_arrow(compat_level=pl.CompatLevel.oldest())
+        yield pa.table({"user": user, "history": pa.LargeListArray.from_arrays(pa.array(offsets), chosen)})
 
 
 def finish(folder: Path, facts: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:

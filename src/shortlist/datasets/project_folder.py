@@ -117,7 +117,7 @@ def _write_table(path: Path, table: pl.DataFrame | Iterable[pl.DataFrame]) -> Ta
         table.write_parquet(temporary, compression="zstd")
         rows = table.height
     else:
-        rows = write_parquet_blocks(temporary, table)
+        rows = write_parquet_blocks(temporary, (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in table))
     os.replace(temporary, path)
     return TableRecord(rows, file_sha256(path))
 
