@@ -149,7 +149,9 @@ def measured_series(sizes: list[tuple[int, int]], rounds: int, folder: Path) -> 
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"{'events':>12}{'items':>11}{'prepared in':>13}{'events/s':>12}{'CPU s':>8}{'a step':>10}{'to the first':>14}{'peak':>9}{'training':>10}")
+    print(
+        f"{'events':>12}{'items':>11}{'prepared in':>13}{'events/s':>12}{'CPU s':>8}{'a step':>10}{'to the first':>14}{'peak':>9}{'training':>10}"
+    )
     for row in rows:
         print(
             f"{row['events']:12,}{row['items']:11,}{row['preparation_s']:11.1f} s{row['events_per_second']:12,.0f}"
