@@ -169,7 +169,9 @@ def draw(by_events: list[dict[str, Any]], path: Path) -> None:
     series = Series("", tuple(Point(row["events"], value) for row, value in zip(by_events, cost, strict=True)), is_main=True)
     title = "Microseconds per example by the number of events"
     chart = Chart("scale", title, title, x, linear_axis("microseconds per example", cost, from_zero=True), (series,))
-    style = "<style>text{font:13px sans-serif}.grid{stroke:#ddd}.axis{stroke:#555}.line{fill:none;stroke:#1f6feb;stroke-width:2}.mark{fill:#1f6feb}.middle{text-anchor:middle}.end{text-anchor:end}</style>"
+    line = ".line{fill:none;stroke:#1f6feb;stroke-width:2}.mark{fill:#1f6feb}"
+    text = "text{font:13px sans-serif}.middle{text-anchor:middle}.end{text-anchor:end}"
+    style = f"<style>{text}{line}.grid{{stroke:#ddd}}.axis{{stroke:#555}}</style>"
     drawing = str(svg(chart)).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<title", f"{style}<title", 1)
     path.write_text(drawing + "\n", encoding="utf-8")
 

@@ -5,6 +5,8 @@ The vectors that come out are those that are searched: their inner product order
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from shortlist.towers import TwoTower, embed
 
 Tables = dict[str, torch.Tensor]
 CORPUS_FILES = ("embeddings.npy", "vectors.npy")
-_BLOCK = 4096  # entries a call of a tower
+_BLOCK = 2048  # entries a call of a tower: their hidden layers stay near a core
 _ITEMS_AT_ONCE = 65_536  # whose features are in memory together
 _LOSS_BLOCK, _LOGITS_AT_ONCE = 256, 1 << 26  # queries at a time, fewer for large corpora: 256 MB of logits
 
@@ -40,14 +42,18 @@ def encode_corpus(model: TwoTower, tables: Tables, item_features: dict[str, Feat
     """All items. A bias b becomes a last coordinate T b, which every query meets with 1: the search stays one product."""
     count = len(next(iter(item_features.values())))
     corpus = Corpus(*(np.empty((count, width), np.float32) for width in _widths(model)))
-    _fill(corpus, slice(0, count), model, tables, item_features)
+
+    def encode(rows: slice) -> None:
+        _fill(corpus, rows, model, tables, {name: column.cut(rows) for name, column in item_features.items()})
+
+    _in_threads(encode, row_blocks(count, _BLOCK))
     return corpus
 
 
 def encode_catalogue(model: TwoTower, tables: Tables, encoder: TableEncoder, frame: pl.DataFrame, folder: Path) -> Corpus:
-    """All items of a table, written to embeddings.npy and vectors.npy in `folder` block by block, memory-mapped.
+    """All items of a table, written to embeddings.npy and vectors.npy in `folder`, memory-mapped.
 
-    The features of a block are made when its turn comes, so a corpus of any size takes the memory of a block.
+    Features and vectors are made block by block, so a corpus of any size takes the memory of some blocks.
     """
     corpus = Corpus(
         *(
@@ -55,8 +61,14 @@ def encode_catalogue(model: TwoTower, tables: Tables, encoder: TableEncoder, fra
             for name, width in zip(CORPUS_FILES, _widths(model), strict=True)
         )
     )
-    for rows, columns in encoder.encode_blocks(frame, _ITEMS_AT_ONCE):
-        _fill(corpus, rows, model, tables, columns)
+
+    def encode(rows: slice) -> None:
+        columns = encoder.encode_rows(frame, rows)
+        for inner in row_blocks(rows.stop - rows.start, _BLOCK):
+            outer = slice(rows.start + inner.start, rows.start + inner.stop)
+            _fill(corpus, outer, model, tables, {name: column.cut(inner) for name, column in columns.items()})
+
+    _in_threads(encode, row_blocks(frame.height, _ITEMS_AT_ONCE))
     for array in (corpus.embedding, corpus.vector):
         assert isinstance(array, np.memmap)
         array.flush()
@@ -64,17 +76,29 @@ def encode_catalogue(model: TwoTower, tables: Tables, encoder: TableEncoder, fra
 
 
 @torch.no_grad()
-def _fill(corpus: Corpus, rows: slice, model: TwoTower, tables: Tables, item_features: dict[str, FeatureArray]) -> None:
+def _fill(corpus: Corpus, rows: slice, model: TwoTower, tables: Tables, columns: dict[str, FeatureArray]) -> None:
     """Nothing comes back: `corpus` holds the items `rows`, whose features these are."""
-    for inner in row_blocks(rows.stop - rows.start, _BLOCK):
-        columns = {name: column.cut(inner) for name, column in item_features.items()}
-        items = model.encode_items(columns, tables, inner.stop - inner.start)
-        outer = slice(rows.start + inner.start, rows.start + inner.stop)
-        corpus.embedding[outer] = items.embedding.numpy()
-        dim = items.vector.shape[1]
-        corpus.vector[outer, :dim] = items.vector.numpy()
-        if items.bias is not None:
-            corpus.vector[outer, dim] = (items.bias * model.temperature).numpy()
+    items = model.encode_items(columns, tables, rows.stop - rows.start)
+    corpus.embedding[rows] = items.embedding.numpy()
+    dim = items.vector.shape[1]
+    corpus.vector[rows, :dim] = items.vector.numpy()
+    if items.bias is not None:
+        corpus.vector[rows, dim] = (items.bias * model.temperature).numpy()
+
+
+def _in_threads(work: Callable[[slice], None], blocks: Iterable[slice]) -> None:
+    """Nothing comes back: `work` was called for every block, one thread a core with torch's operations to itself.
+
+    Threads inside every operation would wait for each other hundreds of times a second: at best a fifth slower, and on a machine
+    that is busy otherwise many times (docs/performance.md). What a block becomes does not depend on how many threads there are.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, "encode", torch.set_num_threads, (1,)) as pool:
+            for _ in pool.map(work, blocks):
+                pass
+    finally:
+        torch.set_num_threads(threads)  # what threads to come start with is one number for all
 
 
 def _widths(model: TwoTower) -> tuple[int, int]:
@@ -83,7 +107,6 @@ def _widths(model: TwoTower) -> tuple[int, int]:
     return dim, dim + 1 if model.settings.item_bias else dim
 
 
-@torch.no_grad()
 def encode_queries(
     model: TwoTower,
     tables: Tables,
@@ -94,21 +117,21 @@ def encode_queries(
 ) -> NDArray[np.float32]:
     """(N, S) vectors of the queries, to be searched among `Corpus.vector`; `embedding` is `Corpus.embedding`."""
     known = torch.from_numpy(embedding)
-    vectors = []
-    for rows in row_blocks(len(queries), _BLOCK):
+    dim = model.settings.hidden[-1]
+    encoded = np.ones((len(queries), _widths(model)[1]), np.float32)  # a bias meets 1
+
+    @torch.no_grad()
+    def encode(rows: slice) -> None:
         block = queries.take(np.arange(rows.start, rows.stop))
         users = {name: column.take(block.user_row) for name, column in user_features.items()}
-        vectors.append(
-            model.encode_queries(
-                known,
-                torch.from_numpy(block.seed_row.astype(np.int64)),
-                torch.from_numpy(block.newest_first(model.history_last).astype(np.int64)),
-                embed(users, tables, "user") + embed(block.context, tables, "context"),
-            ).numpy()
-        )
-    encoded = np.concatenate(vectors) if vectors else np.zeros((0, embedding.shape[1]), np.float32)
-    if model.settings.item_bias:
-        encoded = np.concatenate([encoded, np.ones((len(encoded), 1), np.float32)], axis=1)
+        encoded[rows, :dim] = model.encode_queries(
+            known,
+            torch.from_numpy(block.seed_row.astype(np.int64)),
+            torch.from_numpy(block.newest_first(model.history_last).astype(np.int64)),
+            embed(users, tables, "user") + embed(block.context, tables, "context"),
+        ).numpy()
+
+    _in_threads(encode, row_blocks(len(queries), _BLOCK))
     return encoded
 
 

@@ -6,7 +6,7 @@ Bulk preparation, bulk embedding and a single online request all go through `Tab
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from shortlist.features.number import NumberEncoder, VectorEncoder, fit_number, 
 from shortlist.features.saved_values import values_from_arrays, values_to_arrays
 from shortlist.features.text import TextEncoder, fit_text
 from shortlist.features.vocabulary import CategoriesEncoder, CategoryEncoder, Vocabulary, fit_vocabulary, list_values
-from shortlist.id_places import row_blocks
 
 ColumnEncoder = CategoryEncoder | CategoriesEncoder | TextEncoder | NumberEncoder | VectorEncoder
 BUCKET_SUFFIX = "#bucket"
@@ -57,15 +56,13 @@ class TableEncoder:
                 columns[name + BUCKET_SUFFIX] = feature.encoder.encode_buckets(values)
         return columns
 
-    def encode_blocks(self, frame: pl.DataFrame, size: int) -> Iterator[tuple[slice, dict[str, FeatureArray]]]:
-        """(rows, their arrays) of blocks of `size` rows. Raises as `encode` does, rows counted from the first of the frame."""
-        for rows in row_blocks(frame.height, size):
-            try:
-                columns = self.encode(frame[rows])
-            except DataError:
-                self.encode(frame)  # raises as well, and counts from the first row
-                raise
-            yield rows, columns
+    def encode_rows(self, frame: pl.DataFrame, rows: slice) -> dict[str, FeatureArray]:
+        """As `encode`, of some rows; a message counts rows from the first of the frame."""
+        try:
+            return self.encode(frame[rows])
+        except DataError:
+            self.encode(frame)  # raises as well
+            raise
 
     def encode_with_missing(self, frame: pl.DataFrame) -> dict[str, FeatureArray]:
         """As `encode`, with one more entry at the end that is missing in every feature: what row -1 takes."""
