@@ -38,10 +38,11 @@ RELEASE_S = 12  # what the log took goes back to the system in the course of som
 class Worker:
     """A process with one size of shop, prepared, which trains some steps whenever it is told to."""
 
-    def __init__(self, folder: Path, events: int, items: int) -> None:
+    def __init__(self, folder: Path, events: int, items: int, threads: int | None) -> None:
         self.events, self.items = events, items
+        options = ["--worker", str(folder), "--events", str(events), "--items", str(items)]
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", str(folder), "--events", str(events), "--items", str(items)],
+            [sys.executable, __file__, *options, *([] if threads is None else ["--threads", str(threads)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -69,8 +70,10 @@ class Worker:
         return answer
 
 
-def work(folder: Path, events: int, items: int) -> None:
+def work(folder: Path, events: int, items: int, threads: int | None) -> None:
     """The worker's side: answers are lines of JSON on stdout."""
+    import torch
+
     from shortlist.backtest import latest_window
     from shortlist.config import load_config
     from shortlist.datasets.fetch import fetch_project
@@ -95,6 +98,8 @@ def work(folder: Path, events: int, items: int) -> None:
     facts = {"generation_s": generated - started, "reading_s": read - generated, "preparation_s": done - generated}
     print(json.dumps({**facts, "preparation_cpu_s": time.process_time() - before, "peak_gb": peak_gb()}), flush=True)
     del project
+    if threads is not None:
+        torch.set_num_threads(threads)
     examples, _ = split_validation(run.dataset.train, run.config.train)
     trainer = Trainer(run.dataset, examples, run.config)
     time.sleep(RELEASE_S)
@@ -121,9 +126,9 @@ def resident_gb() -> float:
     return int(line.split()[1]) * 1024 / 1e9
 
 
-def measured_series(sizes: list[tuple[int, int]], rounds: int, folder: Path) -> list[dict[str, Any]]:
+def measured_series(sizes: list[tuple[int, int]], rounds: int, folder: Path, threads: int | None) -> list[dict[str, Any]]:
     """One row a size: preparation one after the other, then training in turn."""
-    workers = [Worker(folder / f"{events}-{items}", events, items) for events, items in sizes]
+    workers = [Worker(folder / f"{events}-{items}", events, items, threads) for events, items in sizes]
     taken = [[worker.train() for worker in workers] for _ in range(rounds)]
     for worker in workers:
         worker.stop()
@@ -149,14 +154,21 @@ def measured_series(sizes: list[tuple[int, int]], rounds: int, folder: Path) -> 
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    print(
-        f"{'events':>12}{'items':>11}{'prepared in':>13}{'events/s':>12}{'CPU s':>8}{'a step':>10}{'to the first':>14}{'peak':>9}{'training':>10}"
-    )
+    heads = ("events", "items", "prepared in", "events/s", "CPU", "a step", "to the first", "peak", "training")
+    print(" ".join(f"{head:>12}" for head in heads))
     for row in rows:
-        print(
-            f"{row['events']:12,}{row['items']:11,}{row['preparation_s']:11.1f} s{row['events_per_second']:12,.0f}"
-            f"{row['preparation_cpu_s']:8.1f}{row['step_ms']:7.1f} ms{row['ratio_to_first']:14.3f}{row['peak_gb']:6.2f} GB{row['training_gb']:7.2f} GB"
+        cells = (
+            f"{row['events']:,}",
+            f"{row['items']:,}",
+            f"{row['preparation_s']:.1f} s",
+            f"{row['events_per_second']:,.0f}",
+            f"{row['preparation_cpu_s']:.1f} s",
+            f"{row['step_ms']:.1f} ms",
+            f"{row['ratio_to_first']:.3f}",
+            f"{row['peak_gb']:.2f} GB",
+            f"{row['training_gb']:.2f} GB",
         )
+        print(" ".join(f"{cell:>12}" for cell in cells))
 
 
 def draw(by_events: list[dict[str, Any]], path: Path) -> None:
@@ -181,25 +193,28 @@ def main() -> None:
     parser.add_argument("--events", type=int, nargs="*", default=EVENTS, help=f"sizes of the log at {OTHER_ITEMS:,} items")
     parser.add_argument("--items", type=int, nargs="*", default=ITEMS, help=f"sizes of the catalogue at {OTHER_EVENTS:,} events")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, help="of torch in training; 1 measures best on a busy machine (default: torch's own)")
     parser.add_argument("--folder", type=Path, help="where the shops are made and removed again (default: the temporary folder)")
     parser.add_argument("--chart", type=Path, help="write the curve of cost per example to this SVG file")
     parser.add_argument("--json", action="store_true", help="print one JSON line instead of the tables")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        work(arguments.worker, *arguments.events, *arguments.items)
+        work(arguments.worker, *arguments.events, *arguments.items, arguments.threads)
         return
-    result: dict[str, Any] = {"benchmark": "scale", "rounds": arguments.rounds, "steps_a_round": STEPS}
+    result: dict[str, Any] = {"benchmark": "scale", "rounds": arguments.rounds, "steps_a_round": STEPS, "threads": arguments.threads}
     for name, sizes in (
         ("by_events", [(events, OTHER_ITEMS) for events in arguments.events]),
         ("by_items", [(OTHER_EVENTS, items) for items in arguments.items]),
     ):
+        if not sizes:
+            continue
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            result[name] = measured_series(sizes, arguments.rounds, Path(folder))
+            result[name] = measured_series(sizes, arguments.rounds, Path(folder), arguments.threads)
         if not arguments.json:
             print_table(result[name])
     result |= run_record()
-    if arguments.chart:
+    if arguments.chart and arguments.events:
         draw(result["by_events"], arguments.chart)
     if arguments.json:
         print(json.dumps(result))
