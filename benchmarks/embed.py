@@ -9,8 +9,8 @@ products     x @ W for every layer of the item tower (hidden layers, input embed
 embedding    encode.encode_corpus: looked-up ids, categories, bags of words and numbers, the tower, unit length, biases
 catalogue    encode.encode_catalogue: the same from the items table, whose features are made block by block, into files
 Products and embedding take turns in every round, so that a busy machine is busy for all: the figure is the median over rounds, the
-ratio the median of each round's ratio. The aim: embedding at 60 % of the products' rate or more, at 1,000,000 items. The items are those of a
-made-up shop (`shortlist fetch synthetic`), the model has that project's settings and is not trained.
+ratio the median of each round's ratio. The aim: embedding at 60 % of the products' rate or more, at 1,000,000 items. They are the
+items of a made-up shop (`shortlist fetch synthetic`); the model has that project's settings and is not trained.
 """
 
 from __future__ import annotations
