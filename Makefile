@@ -1,10 +1,10 @@
-# make setup | demo | test | check | bench | clean. Everything is installed into .venv; nothing outside it.
+# make setup | demo | test | check | bench | chaos | clean. Everything is installed into .venv; nothing outside it.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed.stamp
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench chaos clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ bench: $(STAMP)
 	@found=0; for file in benchmarks/*.py; do \
 		[ -e "$$file" ] && [ "$$file" != benchmarks/record.py ] || continue; found=1; echo "$$file"; $(BIN)/python "$$file" --json || exit 1; \
 	done; [ $$found = 1 ] || echo "no benchmarks yet: benchmarks/ has no *.py"
+
+# Faults on purpose: hostile and slow clients, signals under load. One JSON line each; ends with an error where a promise is broken.
+chaos: $(STAMP)
+	@for file in chaos/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@ products     x @ W for every layer of the item tower (hidden layers, input embed
              over the same blocks of inputs that are there already: nobody who computes these vectors can be faster. Once with a
              block a thread, once with all threads in one product after the other ("one by one"); the faster one of a round counts
 embedding    encode.encode_corpus: looked-up ids, categories, bags of words and numbers, the tower, unit length, biases
-catalogue    encode.encode_catalogue: the same from the items table, whose features are made block by block, into files
+catalogue    encode.encode_catalogue: the same from the items table, whose features are made block by block
 Products and embedding take turns in every round, so that a busy machine is busy for all: the figure is the median over rounds, the
 ratio the median of each round's ratio. The aim: embedding at 60 % of the products' rate or more, at 1,000,000 items. They are the
 items of a made-up shop (`shortlist fetch synthetic`); the model has that project's settings and is not trained.
@@ -99,7 +99,7 @@ def measured(items: int, rounds: int, folder: Path) -> dict[str, Any]:
     model, tables, dataset = shop(folder, items)
     width = input_width(dataset.item_encoder, model.settings)
     before = peak_gb()
-    catalogue = seconds(lambda: encode_catalogue(model, tables, dataset.item_encoder, dataset.items.frame, folder))
+    catalogue = seconds(lambda: encode_catalogue(model, tables, dataset.item_encoder, dataset.items.frame))
     after = peak_gb()
     work: dict[str, Callable[[], object]] = {
         "products": lambda: bare_products(model, width, items, in_threads=True),

@@ -29,6 +29,7 @@ from shortlist.streaming import StreamingFrequency, StreamingSettings
 
 ITEMS, BATCH, SWITCH = 1000, 128, 10_000
 HASH_SEEDS = 20  # of a row with one hash and collisions
+FEWER_HASH_SEEDS = 6  # of a row with several hashes: the largest of them evens luck out
 COLUMNS = {"200": 200, "1k": 1000, "5k": 5000, "10k": SWITCH, "switch +1k": 11_000, "+2k": 12_000, "+5k": 15_000, "+10k": 20_000}
 PLENTY = 1 << 20  # buckets in which the items do not meet, for a seed that is looked for
 PAPER = StreamingSettings(
@@ -118,8 +119,10 @@ def drift_errors(table: list[Row], rng: np.random.Generator) -> list[NDArray[np.
 
 
 def hash_seeds(settings: StreamingSettings) -> range:
-    """Several where one hash and its luck decide; else the one that the settings name."""
-    return range(HASH_SEEDS) if settings.hashes == 1 and settings.buckets < PLENTY else range(settings.seed, settings.seed + 1)
+    """Several where items meet by the luck of the hashes; else the one that the settings name."""
+    if settings.buckets >= PLENTY:
+        return range(settings.seed, settings.seed + 1)
+    return range(HASH_SEEDS if settings.hashes == 1 else FEWER_HASH_SEEDS)
 
 
 def drift_row(row: Row, errors: NDArray[np.float64]) -> dict[str, Any]:

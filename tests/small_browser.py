@@ -29,8 +29,8 @@ _FLAGS = (
 )
 
 _START = """
-import os, sys
-reads, writes = os.dup(int(sys.argv[1])), os.dup(int(sys.argv[2]))
+import fcntl, os, sys
+reads, writes = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])  # out of the way of 3 and 4
 os.dup2(reads, 3)  # where --remote-debugging-pipe listens
 os.dup2(writes, 4)  # and where it answers
 os.execv(sys.argv[3], sys.argv[3:])

@@ -24,11 +24,18 @@ SPLITS = {"2000-12-16": 211, "2000-12-17": 307}  # queries
 
 
 def write_evaluation(folder: Path, *, models: Sequence[str] = ("two-tower", "popularity", HOSTILE), seed: int = 0, runs: int = 1) -> Path:
-    """Writes all files of an evaluation into `folder`, which comes back. The models are the better the earlier they stand."""
+    """Writes all files of an evaluation into `folder`, which comes back. The models are the better the earlier they stand.
+
+    runs   trainings of the first model, with seeds 0, 1, ...
+    """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     tested = [_tested(name, queries, random) for name, queries in SPLITS.items()]
-    ranked = [[_ranked(model, place, len(split), random) for place, model in enumerate(models)] for split in tested]
+    ranked = []
+    for split in tested:
+        trained = [replace(_ranked(models[0], 0, len(split), random), seed=run) for run in range(runs)]
+        others = [_ranked(model, place, len(split), random) for place, model in enumerate(models) if place]
+        ranked.append([*trained, *(replace(other, tuned={"factors": 64, "half_life": 4.0, "tuned_on": 1234}) for other in others)])
     settings = settings_of(ks=KS, bootstrap=101)
     table = evaluation_table(tested, ranked, settings) | {"made": how_made(["evaluate", "a folder/shortlist.toml"])}
     (folder / "evaluation.json").write_text(json.dumps(table))
@@ -36,7 +43,7 @@ def write_evaluation(folder: Path, *, models: Sequence[str] = ("two-tower", "pop
     write_examples(folder, models)
     for name in SPLITS:
         for run in range(runs):
-            write_run(folder / (name if runs == 1 else f"{name}/seed-{run}"), offset=run)
+            write_run(folder / name / f"seed-{run}", offset=run)
     write_study(folder)
     return folder
 
@@ -45,8 +52,11 @@ def write_examples(folder: Path, models: Sequence[str], count: int = 3) -> None:
     entries = [{"item": place, "text": f"{HOSTILE} {place}", "score": 1000.0 / 7**place, "hit": place == 2} for place in range(5)]
     example = {"split": "2000-12-16", "who": HOSTILE, "seed": HOSTILE, "history": [HOSTILE, "an item"], "next": HOSTILE}
     alone = {**example, "who": None, "seed": None, "history": []}
+    ranks = {model: 3 if place % 2 == 0 else None for place, model in enumerate(models)}
     lists = {model: entries if place % 2 == 0 else entries[:2] for place, model in enumerate(models)}
-    (folder / "examples.json").write_text(json.dumps([{**(example if number else alone), "lists": lists} for number in range(count)]))
+    (folder / "examples.json").write_text(
+        json.dumps([{**(example if number else alone), "ranks": ranks, "lists": lists} for number in range(count)])
+    )
 
 
 def write_run(folder: Path, *, steps: int = 400, offset: int = 0) -> None:

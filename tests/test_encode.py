@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,17 +105,15 @@ def test_blocks_do_not_matter(trained: Trainer, dataset: Dataset, monkeypatch: p
     assert again == pytest.approx(loss, abs=1e-6)
 
 
-def test_a_catalogue_encoded_into_files_has_the_vectors_of_the_corpus(
-    trained: Trainer, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_catalogue_encoded_by_blocks_has_the_vectors_of_the_corpus(
+    trained: Trainer, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = trained.learner
     monkeypatch.setattr(encode, "_ITEMS_AT_ONCE", 11)  # 53 items: four blocks and a last one of 9
-    found = encode_catalogue(learner.model, learner.tables.weights, dataset.item_encoder, dataset.items.frame, tmp_path)
+    found = encode_catalogue(learner.model, learner.tables.weights, dataset.item_encoder, dataset.items.frame)
     corpus = encode_corpus(learner.model, learner.tables.weights, dataset.item_features)
     np.testing.assert_allclose(found.embedding, corpus.embedding, atol=1e-6)
     np.testing.assert_allclose(found.vector, corpus.vector, atol=1e-6)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["embeddings.npy", "vectors.npy"]
-    assert np.load(tmp_path / "vectors.npy").tobytes() == np.asarray(found.vector).tobytes()
 
 
 def test_no_queries_are_no_vectors_of_the_right_width(trained: Trainer, dataset: Dataset) -> None:

@@ -137,15 +137,15 @@ def test_every_rank_is_a_row_of_the_frame() -> None:
     )
     ranked = [[ranked_of([1, NOT_FOUND], "a"), ranked_of([4, 2], "b")], [ranked_of([5], "a"), ranked_of([6], "b")]]
     frame = ranks_frame([monday, outcome_of([7], "tue")], ranked)
-    columns = ["split", "query", "asker", "item_row", "item_id", "model", "rank", "popularity_decile", "item_age_days"]
+    columns = ["split", "query", "asker", "item_row", "item_id", "model", "seed", "rank", "popularity_decile", "item_age_days"]
     assert frame.columns == columns
     assert frame.rows() == [
-        ("mon", 0, 7, 3, 30, "a", 1, 10, 1.5),
-        ("mon", 1, None, 0, 0, "a", None, None, None),
-        ("mon", 0, 7, 3, 30, "b", 4, 10, 1.5),
-        ("mon", 1, None, 0, 0, "b", 2, None, None),
-        ("tue", 0, 7, 0, 0, "a", 5, None, None),
-        ("tue", 0, 7, 0, 0, "b", 6, None, None),
+        ("mon", 0, 7, 3, 30, "a", None, 1, 10, 1.5),
+        ("mon", 1, None, 0, 0, "a", None, None, None, None),
+        ("mon", 0, 7, 3, 30, "b", None, 4, 10, 1.5),
+        ("mon", 1, None, 0, 0, "b", None, 2, None, None),
+        ("tue", 0, 7, 0, 0, "a", None, 5, None, None),
+        ("tue", 0, 7, 0, 0, "b", None, 6, None, None),
     ]
 
 
@@ -157,3 +157,40 @@ def test_the_frame_holds_what_the_table_says() -> None:
     by_split = ranks_frame(tested, ranked).group_by("split").agg((pl.col("rank") <= 3).fill_null(False).mean().alias("recall"))
     table = evaluation_table(tested, ranked, settings_of())
     assert dict(by_split.rows()) == pytest.approx({split["name"]: split["models"]["m"]["recall@3"] for split in table["splits"]})
+
+
+def test_a_model_with_several_trainings_has_their_mean_and_what_each_came_to() -> None:
+    tested = [outcome_of([1, 2, 3, 4], "mon"), outcome_of([1], "tue")]
+    entries = [[[1, 9, 9, 9], [1, 1, 9, 9]], [[9], [1]]]  # for each split, the ranks of seeds 5 and 6
+    plain = [[9, 9, 9, 1], [9]]
+    ranked = [
+        [replace(ranked_of(ranks, "m", 0.2 * seed), seed=seed) for seed, ranks in zip((5, 6), split, strict=True)] + [ranked_of(other, "p")]
+        for split, other in zip(entries, plain, strict=True)
+    ]
+    table = evaluation_table(tested, ranked, settings_of())
+    found = table["models"]["m"]["recall@1"]
+    # seed 5: (1/4 + 0) / 2 = .125; seed 6: (2/4 + 1) / 2 = .75
+    assert found["seeds"] == pytest.approx([0.125, 0.75]) and found["mean"] == pytest.approx(0.4375) and found["queries"] == 5
+    assert "seeds" not in table["models"]["p"]["recall@1"] and table["seeds"] == [5, 6]
+    assert table["interval"] == "95 %, bootstrap over users and training seeds, 101 resamples"
+    assert table["splits"][0]["models"]["m"]["recall@1"] == pytest.approx(3 / 8)
+    assert table["models"]["m"]["coverage@1"]["mean"] == pytest.approx(1.1)  # (1.0 + 1.2) / 2: given, not counted
+    minus = table["compared"]["minus"]["p"]["recall@1"]  # p: (1/4 + 0) / 2 = .125
+    assert minus["mean"] == pytest.approx(0.3125) and minus["seeds"] == pytest.approx([0.0, 0.625])
+    per_user = table["models"]["m"]["recall_per_user@1"]
+    assert per_user["seeds"] == pytest.approx([0.125, 0.75]) and per_user["users"] == 5
+    frame = ranks_frame(tested, ranked)
+    assert frame.filter(split="tue").select("model", "seed", "rank").rows() == [("m", 5, 9), ("m", 6, 1), ("p", None, 9)]
+    assert json.loads(json.dumps(table)) == table
+
+
+def test_what_was_tuned_is_told_by_split() -> None:
+    ranked = [[ranked_of([1], "m"), replace(ranked_of([1], "ials"), tuned={"factors": 64})]]
+    table = evaluation_table([outcome_of([1])], ranked, settings_of())
+    assert table["splits"][0]["tuned"] == {"ials": {"factors": 64}}
+
+
+def test_splits_of_different_seeds_are_refused() -> None:
+    ranked = [[replace(ranked_of([1]), seed=seed)] for seed in (0, 1)]
+    with pytest.raises(ShapeError, match="every split must list the same models"):
+        evaluation_table([outcome_of([1])] * 2, ranked, settings_of())

@@ -6,8 +6,10 @@ checked before it is opened.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -21,7 +23,7 @@ from shortlist.features.arrays import FeatureArray, columns_from_flat
 from shortlist.features.encoder import TableEncoder, open_encoder
 from shortlist.features.lookup import look_up
 from shortlist.index.contract import Index
-from shortlist.index.exact import ExactIndex
+from shortlist.index.kinds import open_index
 from shortlist.manifest import verify_version
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
 from shortlist.saved_arrays import open_arrays
@@ -38,6 +40,7 @@ class Bundle:
     """One version. Nothing in it changes while it is open."""
 
     name: str
+    facts: Mapping[str, Any]  # what the publisher said of it: the manifest's
     config: Config
     items: Catalogue
     users: Catalogue | None
@@ -45,6 +48,8 @@ class Bundle:
     query_encoder: QueryEncoder
     user_features: dict[str, FeatureArray]  # U + 1 entries, the last for nobody
     histories: pl.DataFrame | None  # user, history (list of item ids, oldest first): the state when training ended
+    popularity: NDArray[np.int64] | None  # (M,) how often training saw each item chosen; None in older bundles
+    queries: NDArray[np.float32] | None  # (N, S) vectors of held-out queries, to judge an index by; None in older bundles
     tables: dict[str, NDArray[np.float32]]
     embeddings: NDArray[np.float32]  # (M, D) what queries see of an item
     vectors: NDArray[np.float32]  # (M, S) what is searched
@@ -112,6 +117,7 @@ def open_bundle(folder: Path) -> Bundle:
     has_users = users_path.exists()
     return Bundle(
         name=folder.name,
+        facts=facts,
         config=load_config(folder / "config.toml"),
         items=read_catalogue(str(folder / "items.parquet"), str(facts["item_id"])),
         users=read_catalogue(str(users_path), str(facts["user_id"]), what="users") if has_users else None,
@@ -119,13 +125,26 @@ def open_bundle(folder: Path) -> Bundle:
         query_encoder=open_query_encoder(folder),
         user_features=columns_from_flat(open_arrays(folder / "user_features")) if has_users else {},
         histories=pl.read_parquet(histories_path) if histories_path.exists() else None,
+        popularity=_loaded(folder / "popularity.npy"),
+        queries=_loaded(folder / "queries.npy"),
         tables=open_arrays(folder / "tables"),
         embeddings=_mapped(folder / "embeddings.npy"),
         vectors=vectors,
-        index=ExactIndex.open(folder / "index", vectors),
+        index=open_index(_index_kind(facts), folder / "index", vectors),
         query_tower=_session(folder / "query_tower.onnx"),
         item_tower=_session(folder / "item_tower.onnx"),
     )
+
+
+def _index_kind(facts: dict[str, Any]) -> str:
+    """The kind of index that the manifest names; versions from before there was a choice are exact."""
+    index = facts.get("index", {"kind": "exact"})
+    return str(index.get("kind")) if isinstance(index, dict) else str(index)
+
+
+def _loaded(path: Path) -> NDArray[Any] | None:
+    """A small array that older bundles lack."""
+    return np.load(path, allow_pickle=False) if path.exists() else None
 
 
 def _mapped(path: Path) -> NDArray[np.float32]:

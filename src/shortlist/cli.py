@@ -20,6 +20,7 @@ from shortlist.errors import ShortlistError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code: 0, or 1 after a one-line error, or 130 when interrupted."""
     options = build_parser().parse_args(arguments)
+    options.words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options.command(options)
     except ShortlistError as error:
@@ -78,26 +79,32 @@ def build_parser() -> argparse.ArgumentParser:
         "evaluate",
         _evaluate,
         "train and test on every split, beside the baselines",
-        "shortlist evaluate movielens/shortlist.toml --set evaluate.shifts=1",
+        "shortlist evaluate movielens/shortlist.toml --baselines all --set evaluate.shifts=1",
     )
     _config_options(evaluate)
     evaluate.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where the runs go (default: `evaluation/KEY` beside CONFIG, by settings)"
+        "--baselines", metavar="NAMES", help="`all`, or names with commas between, instead of evaluate.baselines (popularity,co-occurrence)"
+    )
+    evaluate.add_argument("--seeds", type=_positive, default=1, help="trainings per split, from train.seed on (default: 1)")
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where runs, evaluation.json, ranks.parquet and examples.json go (default: `evaluation/KEY` beside CONFIG, by settings)",
     )
 
-    study = _command(
+    report = _command(
         commands,
-        "study",
-        _study,
-        "named variants side by side, with seeds and intervals",
-        "shortlist study designs movielens/shortlist.toml --seeds 5 --set train.epochs=3",
+        "report",
+        _report,
+        "an evaluation -> one HTML page that needs nothing else",
+        "shortlist report movielens/evaluation/1c2f9a07 --out report.html",
     )
-    study.add_argument(
-        "study", choices=["designs", "cold", "towers"], help="loss designs and samplers; what keeps new items alive; tower options"
-    )
-    _config_options(study)
-    study.add_argument("--seeds", type=_positive, default=5, help="trainings per variant (default: 5)")
-    study.add_argument("--out", type=Path, metavar="FOLDER", help="where trials are kept (default: `study` beside CONFIG)")
+    report.add_argument("folder", type=Path, metavar="FOLDER", help="what `shortlist evaluate --out` wrote")
+    report.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page")
+    report.add_argument("--title", help="what was evaluated (default: the name of FOLDER)")
+
+    _add_studies(commands)
 
     publish = _command(
         commands, "publish", _publish, "a run -> a new live version in a store, atomically", "shortlist publish run --to store"
@@ -123,10 +130,80 @@ def build_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--exclude-seen", action="store_true", help="leave out the query's seed and history")
     recommend.add_argument("--show", metavar="COLUMN", help="an items column to print beside the ids, e.g. title")
     _json_option(recommend)
+
+    serve = _command(commands, "serve", _serve, "answer queries over HTTP, until SIGTERM", "shortlist serve store --port 8000")
+    serve.add_argument("store", type=Path, metavar="STORE")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, reached from this machine alone)")
+    serve.add_argument("--port", type=_port, default=8000, help="default: 8000; 0 takes a free one and prints it")
+    serve.add_argument("--workers", type=_positive, default=1, help="processes that share the port (default: 1)")
+    serve.add_argument("--events", metavar="URL", help="database of events, e.g. postgresql+psycopg://host/name (default: a file in STORE)")
     return parser
 
 
-def _command(commands: Any, name: str, run: Any, summary: str, example: str) -> argparse.ArgumentParser:
+def _add_studies(commands: Any) -> None:
+    example = "shortlist study table1 movielens/shortlist.toml --seeds 5"
+    group = _parser(commands, "study", "many trainings side by side, with seeds and intervals; resumable", example)
+    study = group.add_subparsers(metavar="STUDY", required=True)
+    for name, summary, more in (
+        ("designs", "loss designs and samplers side by side", " --set train.epochs=3"),
+        ("cold", "what keeps items alive that nobody chose yet", " --seeds 2"),
+        ("towers", "the options of the towers, one by one", " --seeds 2"),
+        ("table1", "the paper's table 1: sampled-softmax MLP, batch negatives, mixed negatives", " --seeds 5"),
+        ("table2", "the paper's table 2: more and more uniform negatives, at fixed B and at fixed B + B'", " --seeds 3 --json"),
+    ):
+        one = _command(study, name, _study, summary, f"shortlist study {name} movielens/shortlist.toml{more}", group="study")
+        _config_options(one)
+        _study_options(one)
+        _all_splits_option(one)
+    example = "shortlist study sweep movielens/shortlist.toml --over model.temperature=0.05..0.3:log --over model.id_dropout=0,0.1,0.5"
+    sweep = _command(
+        study, "sweep", _sweep, "draw settings, judge them inside the training window, test the best once", example, group="study"
+    )
+    _config_options(sweep)
+    sweep.add_argument(
+        "--over",
+        action="append",
+        default=[],
+        required=True,
+        metavar="SECTION.KEY=VALUES",
+        help="low..high, low..high:log (by factors) or a,b,c; may be repeated",
+    )
+    sweep.add_argument("--trials", type=_positive, default=30, help="settings to draw, those of earlier calls included (default: 30)")
+    _study_options(sweep, seeds=1)
+    _all_splits_option(sweep)
+    sets = _command(
+        study,
+        "sets",
+        _sets,
+        "each project's own settings beside all baselines, on every split",
+        "shortlist study sets movielens debian --seeds 5",
+        group="study",
+    )
+    sets.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a project folder, which holds a shortlist.toml")
+    sets.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting of all; may be repeated")
+    _json_option(sets)
+    sets.add_argument("--seeds", type=_positive, default=5, help="trainings on each split (default: 5)")
+
+
+def _all_splits_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all-splits", action="store_true", help="test on every split of the protocol (default: the newest alone)")
+
+
+def _study_options(parser: argparse.ArgumentParser, seeds: int = 5) -> None:
+    parser.add_argument("--seeds", type=_positive, default=seeds, help=f"trainings of each variant (default: {seeds})")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where trials are kept (default: `study` beside CONFIG, for all studies)"
+    )
+
+
+def _command(commands: Any, name: str, run: Any, summary: str, example: str, *, group: str | None = None) -> argparse.ArgumentParser:
+    """A command, or one of a group's."""
+    parser = _parser(commands, name, summary, example)
+    parser.set_defaults(command=run, name=f"{group} {name}" if group else name)
+    return parser
+
+
+def _parser(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -134,7 +211,6 @@ def _command(commands: Any, name: str, run: Any, summary: str, example: str) -> 
         epilog=f"example: {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=run, name=name)
     return parser
 
 
@@ -152,6 +228,12 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1: got {number}")
     return number
+
+
+def _port(text: str) -> int:
+    if not (text.isdigit() and int(text) < 65_536):
+        raise argparse.ArgumentTypeError(f"must be a port, 0 to 65535: got {text!r}")
+    return int(text)
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
@@ -208,21 +290,81 @@ def _evaluate(options: argparse.Namespace) -> None:
     from shortlist.run import settings_key
     from shortlist.tables_for_people import print_evaluation
 
+    if options.baselines is not None:
+        options.set.append(f"evaluate.baselines={json.dumps(options.baselines.split(','))}")
     project = _open_project(options)
-    table = backtest(
-        project, options.out or options.config.parent / "evaluation" / settings_key(project.config), log_to=_log_to, stage=_stage
-    )
-    _print_json(table) if options.json else print_evaluation(table)
+    folder = options.out or options.config.parent / "evaluation" / settings_key(project.config)
+    table = backtest(project, folder, log_to=_log_to, stage=_stage, seeds=options.seeds, command=options.words)
+    if options.json:
+        _print_json(table)
+    else:
+        print_evaluation(table)
+        print(f"{folder}: written; see it with `shortlist report {folder} --out report.html`")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from shortlist.report.page import write_report
+
+    print(write_report(options.folder, options.out, title=options.title))
 
 
 def _study(options: argparse.Namespace) -> None:
-    from shortlist.study import run_study
-    from shortlist.tables_for_people import print_study
+    from shortlist.study.compared import run_study
+    from shortlist.study_tables import print_study
 
     project = _open_project(options)
-    folder = options.out or options.config.parent / "study" / options.study
-    table = run_study(options.study, project, folder, seeds=options.seeds, log_to=_log_to)
-    _print_json(table) if options.json else print_study(table)
+    table = run_study(options.name.removeprefix("study "), project, _conditions(options, every_split=options.all_splits))
+    _print_json(_made(table)) if options.json else print_study(table)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from shortlist.study.space import read_space
+    from shortlist.study.sweep import run_sweep
+    from shortlist.study_tables import print_sweep
+
+    project = _open_project(options)
+    space = read_space(options.over, project.config)
+    table = run_sweep(project, space, _conditions(options, every_split=options.all_splits), trials=options.trials)
+    _print_json(_made(table)) if options.json else print_sweep(table)
+
+
+def _sets(options: argparse.Namespace) -> None:
+    from shortlist.config import load_config
+    from shortlist.errors import ConfigError
+    from shortlist.study.on_splits import Conditions
+    from shortlist.study.sets import run_sets
+    from shortlist.study_tables import print_sets
+
+    folders = {folder.resolve().name: folder for folder in options.folders}
+    if len(folders) < len(options.folders):
+        raise ConfigError(f"sets go by the names of their folders: got {', '.join(map(str, options.folders))}; name each once")
+    configs = {name: load_config(folder / "shortlist.toml", options.set) for name, folder in folders.items()}
+
+    def under(name: str) -> Conditions:
+        return Conditions(
+            folder=folders[name] / "study",
+            seeds=options.seeds,
+            log_to=lambda path, title: _log_to(path, f"{name}: {title}"),
+            stage=lambda what: _stage(f"{name}: {what}"),
+            every_split=True,
+        )
+
+    table = run_sets(configs, under)
+    _print_json(_made(table)) if options.json else print_sets(table)
+
+
+def _conditions(options: argparse.Namespace, *, every_split: bool) -> Any:
+    from shortlist.study.on_splits import Conditions
+
+    folder = options.out or options.config.parent / "study"
+    return Conditions(folder=folder, seeds=options.seeds, log_to=_log_to, stage=_stage, every_split=every_split)
+
+
+def _made(table: dict[str, Any]) -> dict[str, Any]:
+    """The table with how it was made."""
+    from shortlist.report.provenance import how_made
+
+    return {**table, "made": how_made(sys.argv[1:])}
 
 
 def _publish(options: argparse.Namespace) -> None:
@@ -256,6 +398,14 @@ def _recommend(options: argparse.Namespace) -> None:
         _print_json({"version": bundle.name, "answers": answers.to_dicts()})
     else:
         print_answer(bundle, answers, options.show)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    try:
+        from shortlist.serve.server import serve_store
+    except ModuleNotFoundError as error:
+        raise ShortlistError(f"serving needs {error.name}: install `shortlist[serve]`") from None
+    serve_store(options.store, host=options.host, port=options.port, workers=options.workers, events=options.events)
 
 
 def _open_project(options: argparse.Namespace) -> Any:

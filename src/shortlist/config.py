@@ -90,6 +90,9 @@ class ModelSettings(Section, frozen=True):
     cross_layers: int = 0  # low-rank cross layers (DCN-V2) in front of the hidden ones, in both towers
     cross_rank: int = 32
     item_bias: bool = True  # one more dimension of the item vector, which every query meets with the same value
+    popularity: Literal["learned", "recent"] = (
+        "learned"  # the bias; recent: the log share of late, by calibration.py; absent, with times: recent
+    )
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
     history_dropout: float = 0.0  # share of history items hidden in training
 
@@ -164,6 +167,7 @@ class EvaluateSettings(Section, frozen=True):
     next_events: str | None = None  # release: the next snapshot of [data] events, of which the new pairs are tested
     next_items: str | None = None  # release: the next snapshot of [data] items, out of which is retrieved
     ks: tuple[int, ...] = (10, 50, 100)
+    baselines: tuple[str, ...] = ("popularity", "co-occurrence")  # names of baselines/fit.py; ["all"] = every one
     seen_items: Literal["rank", "exclude"] = "rank"  # may a list hold items of the query's own history, or its seed?
     repeats: Literal["keep", "drop", "apart"] | None = None  # choices of such items; absent: keep, or drop where they are excluded
     bootstrap: int = 1000
@@ -171,9 +175,20 @@ class EvaluateSettings(Section, frozen=True):
 
 
 class IndexSettings(Section, frozen=True):
-    """How item vectors are searched."""
+    """How item vectors are searched.
 
-    kind: Literal["exact"] = "exact"
+    auto chooses when publishing: exact for what is compared in no time, else scann, faiss or int8, whichever is installed. Efforts that
+    are not set are tuned to find target_recall of the best target_k items of held-out queries.
+    """
+
+    kind: Literal["auto", "exact", "int8", "scann", "faiss"] = "auto"
+    target_recall: float = 0.95
+    target_k: int = 100
+    leaves: int | None = None  # partitions; not set: from the size of the corpus
+    searched: int | None = None  # partitions looked into; not set: tuned
+    rescored: int | None = None  # items compared by their own vectors; not set: tuned
+    build_threads: int | None = None  # not set: all processors that may be used
+    seed: int = 0
 
 
 class Config(Section, frozen=True):
@@ -223,6 +238,9 @@ def config_from_tree(tree: Mapping[str, Any], where: str = "settings") -> Config
     columns, evaluate = tree.get("columns"), tree.get("evaluate", {})
     if isinstance(columns, Mapping) and "time" not in columns and isinstance(evaluate, Mapping) and "protocol" not in evaluate:
         tree = {**tree, "evaluate": {**evaluate, "protocol": "holdout"}}  # a log without times has no windows
+    model = tree.get("model", {})
+    if isinstance(columns, Mapping) and columns.get("time") is not None and isinstance(model, Mapping) and "popularity" not in model:
+        tree = {**tree, "model": {**model, "popularity": "recent"}}  # what is popular drifts, and times say how
     try:
         config = msgspec.convert(tree, Config, strict=True)
     except msgspec.ValidationError as error:
@@ -236,6 +254,14 @@ def config_tree(config: Config) -> dict[str, Any]:
     tree = _without_none(msgspec.to_builtins(config, builtin_types=(date,)))
     assert isinstance(tree, dict)
     return tree
+
+
+def overridden(config: Config, overrides: Iterable[str]) -> Config:
+    """The settings with `section.key=value` overrides applied, as `load_config` does; a relative path is of the working folder."""
+    tree = config_tree(config)
+    for override in overrides:
+        _apply_override(tree, override)
+    return config_from_tree(tree)
 
 
 def dump_config(config: Config) -> str:
@@ -303,7 +329,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 def _refuse_contradictions(config: Config, where: str) -> None:
     model, negatives, train, evaluate = config.model, config.negatives, config.train, config.evaluate
-    columns, loss, frequency = config.columns, config.loss, config.frequency
+    columns, loss, frequency, index = config.columns, config.loss, config.frequency, config.index
     rules: list[tuple[bool, str]] = [
         (model.temperature > 0, f"model.temperature must be above 0: got {model.temperature}"),
         (
@@ -419,6 +445,29 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             min(evaluate.train_days, evaluate.test_days, evaluate.shifts) >= 1,
             "evaluate.train_days, test_days and shifts must be at least 1",
         ),
+        (0 < index.target_recall < 1, f"index.target_recall is a share in (0, 1): got {index.target_recall}; for all of them set kind"),
+        (
+            min(index.target_k, index.leaves or 1, index.searched or 1, index.rescored or 1, index.build_threads or 1) >= 1
+            and 0 not in (index.leaves, index.searched, index.rescored, index.build_threads),
+            "index.target_k, leaves, searched, rescored and build_threads must be at least 1",
+        ),
+        (
+            index.kind in ("scann", "faiss") or index.leaves is index.searched is index.rescored is None,
+            f'index.leaves, searched and rescored are for kind "scann" or "faiss": got kind = "{index.kind}"; take them out',
+        ),
+        (
+            (index.searched is None) == (index.rescored is None),
+            "index.searched and index.rescored are one effort: set both, or neither to have them tuned",
+        ),
+        (
+            index.rescored is None or index.rescored >= index.target_k,
+            f"index.rescored must be at least index.target_k: got {index.rescored} for {index.target_k}",
+        ),
+        (
+            model.popularity == "learned" or columns.time is not None,
+            'model.popularity = "recent" needs times: name [columns] time, or set "learned"',
+        ),
+        (0 <= index.seed < 2**31 - 1, f"index.seed must lie in [0, 2^31 - 1): got {index.seed}"),
     ]
     for holds, message in rules:
         if not holds:

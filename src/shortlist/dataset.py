@@ -53,7 +53,7 @@ class Examples:
     def save(self, folder: Path) -> None:
         """Writes one .npy file an array into `folder`, which is made."""
         files = GrowingArrays(folder)
-        for name, array in self._arrays().items():
+        for name, array in self.arrays().items():
             files.append(name, array)
         files.finished()
 
@@ -61,7 +61,8 @@ class Examples:
         """The examples of a range of rows, without a copy."""
         return Examples(self.queries.cut(rows), self.item_row[rows], self.weight[rows], self.time[rows], self.asker[rows])
 
-    def _arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All that the examples are, by name."""
         queries = self.queries
         return {
             "item_row": self.item_row,
@@ -247,7 +248,7 @@ class _Maker:
         count = frame.height
         time = frame["time"].to_numpy() if "time" in frame.columns else np.zeros(count, np.int64)
         weight = frame["weight"].to_numpy() if "weight" in frame.columns else np.ones(count, np.float32)
-        block = Examples(queries, item_row[rows], weight, time, _askers(frame))._arrays()
+        block = Examples(queries, item_row[rows], weight, time, _askers(frame)).arrays()
         if past is not None:
             del block["history_items"]  # of all blocks together
         for name, array in {name: _continued(made, name, array) for name, array in block.items()}.items():
@@ -267,8 +268,12 @@ def _askers(frame: pl.DataFrame) -> NDArray[np.int64]:
     role = next((role for role in ("user", "seed") if role in frame.columns), None)
     if role is None:
         return np.full(frame.height, NONE_ROW, np.int64)
-    ids = frame[role]
-    numbers = (ids.hash(seed=0) // 2).cast(pl.Int64)  # never negative; equal ids have equal numbers in all logs
+    return asker_numbers(frame[role])
+
+
+def asker_numbers(ids: pl.Series) -> NDArray[np.int64]:
+    """(n,) what `Examples.asker` calls each id: equal ids have equal numbers in all logs; -1 for a null."""
+    numbers = (ids.hash(seed=0) // 2).cast(pl.Int64)  # never negative
     return pl.select(pl.when(ids.is_not_null()).then(numbers).otherwise(NONE_ROW)).to_series().to_numpy()
 
 

@@ -1,4 +1,4 @@
-"""Files that survive a kill and readings that trust nothing: what manifest.py and store.py ask of the disk."""
+"""Files that survive a kill and readings that trust nothing: what manifest.py, store.py and evaluations ask of the disk."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ def write_synced(path: Path, raw: bytes) -> None:
         file.write(raw)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_whole(path: Path, raw: bytes) -> None:
+    """Nothing comes back: `path` holds `raw`; if that is cut short, it holds what it held before."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(raw)
+    partial.replace(path)
 
 
 def sync_folder(folder: Path) -> None:

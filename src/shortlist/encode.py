@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -24,7 +23,6 @@ from shortlist.queries import Queries
 from shortlist.towers import TwoTower, embed
 
 Tables = dict[str, torch.Tensor]
-CORPUS_FILES = ("embeddings.npy", "vectors.npy")
 _BLOCK = 2048  # entries a call of a tower: their hidden layers stay near a core
 _ITEMS_AT_ONCE = 65_536  # whose features are in memory together
 _LOSS_BLOCK, _LOGITS_AT_ONCE = 256, 1 << 26  # queries at a time, fewer for large corpora: 256 MB of logits
@@ -50,17 +48,9 @@ def encode_corpus(model: TwoTower, tables: Tables, item_features: dict[str, Feat
     return corpus
 
 
-def encode_catalogue(model: TwoTower, tables: Tables, encoder: TableEncoder, frame: pl.DataFrame, folder: Path) -> Corpus:
-    """All items of a table, written to embeddings.npy and vectors.npy in `folder`, memory-mapped.
-
-    Features and vectors are made block by block, so a corpus of any size takes the memory of some blocks.
-    """
-    corpus = Corpus(
-        *(
-            np.lib.format.open_memmap(folder / name, "w+", np.dtype(np.float32), (frame.height, width))
-            for name, width in zip(CORPUS_FILES, _widths(model), strict=True)
-        )
-    )
+def encode_catalogue(model: TwoTower, tables: Tables, encoder: TableEncoder, frame: pl.DataFrame) -> Corpus:
+    """All items of a table, whose features are made block by block: beside the vectors it takes the memory of some blocks."""
+    corpus = Corpus(*(np.empty((frame.height, width), np.float32) for width in _widths(model)))
 
     def encode(rows: slice) -> None:
         columns = encoder.encode_rows(frame, rows)
@@ -69,10 +59,7 @@ def encode_catalogue(model: TwoTower, tables: Tables, encoder: TableEncoder, fra
             _fill(corpus, outer, model, tables, {name: column.cut(inner) for name, column in columns.items()})
 
     _in_threads(encode, row_blocks(frame.height, _ITEMS_AT_ONCE))
-    for array in (corpus.embedding, corpus.vector):
-        assert isinstance(array, np.memmap)
-        array.flush()
-    return Corpus(*(np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in CORPUS_FILES))
+    return corpus
 
 
 @torch.no_grad()

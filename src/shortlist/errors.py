@@ -29,3 +29,15 @@ class TrainingError(ShortlistError, FloatingPointError):
 
 class FetchError(ShortlistError):
     """Public data could not be had, or is not what it should be."""
+
+
+class BadRequestError(ShortlistError):
+    """A request asks for what this version cannot mean: another type of id, an unknown column. The caller must change it."""
+
+
+class NotFoundError(ShortlistError):
+    """What the request names is not there."""
+
+
+class UnavailableError(ShortlistError):
+    """The service cannot do it now: a full overlay, a slow database, a refused version. Trying again later may help."""

@@ -9,18 +9,21 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from shortlist import __version__
 from shortlist.bundle import FORMAT, ITEM_INPUTS, ITEM_OUTPUTS, QUERY_INPUTS, QUERY_OUTPUTS
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.config import dump_config
-from shortlist.encode import encode_catalogue
+from shortlist.encode import Corpus, encode_catalogue, encode_queries
 from shortlist.errors import BundleError
 from shortlist.features.arrays import flat_arrays
-from shortlist.index.exact import ExactIndex
-from shortlist.run import Run
+from shortlist.index.contract import Index
+from shortlist.index.kinds import build_index
+from shortlist.run import POPULARITY, Run
 from shortlist.saved_arrays import save_arrays
 from shortlist.store import publish_version
 from shortlist.towers import TwoTower, input_width
@@ -53,12 +56,29 @@ def publish_run(run: Run, store: Path, *, items: str | None = None) -> Published
         "user_id": None if run.users is None else run.users.id_column,
         "trained_on": {key: run.facts[key] for key in ("examples", "first_time", "last_time", "fingerprint")},
     }
-    folder = publish_version(store, lambda target: write_bundle(target, run, catalogue), facts=facts)
+    corpus = encode_catalogue(run.model, run.tables, run.item_encoder, catalogue.frame)
+    asked = asked_vectors(run, catalogue, corpus)
+    try:
+        index, facts["index"] = build_index(corpus.vector, run.config.index, asked)
+    except ValueError as error:
+        raise BundleError(f"the item vectors of {run.folder} cannot be searched: {error}") from None
+    folder = publish_version(store, lambda target: write_bundle(target, run, catalogue, corpus, index, asked), facts=facts)
     return Published(folder, len(catalogue), len(catalogue) - kept, len(run.items) - kept)
 
 
-def write_bundle(folder: Path, run: Run, catalogue: Catalogue) -> None:
-    """Writes the files of a bundle into the empty `folder`."""
+def asked_vectors(run: Run, catalogue: Catalogue, corpus: Corpus) -> NDArray[np.float32]:
+    """(N, S) the run's kept queries as its query tower sees them over `catalogue`: what an index is tuned to and proved on."""
+    if run.asked is None or not len(run.asked):
+        return np.zeros((0, corpus.vector.shape[1]), np.float32)
+    queries = run.asked
+    if catalogue is not run.items:  # a newer snapshot: the same items in other rows, some of them gone
+        queries = queries.with_item_rows(catalogue.rows_of(run.items.ids).astype(np.int32))
+    users = run.query_encoder.user.encode_with_missing(run.users.frame) if run.users is not None else {}
+    return encode_queries(run.model, run.tables, queries, user_features=users, embedding=corpus.embedding)
+
+
+def write_bundle(folder: Path, run: Run, catalogue: Catalogue, corpus: Corpus, index: Index, asked: NDArray[np.float32]) -> None:
+    """Writes the files of a bundle into the empty `folder`; `asked` (N, S) are the vectors of held-out queries."""
     (folder / "config.toml").write_text(dump_config(run.config), encoding="utf-8")
     run.item_encoder.save(folder, "item_features")
     run.query_encoder.save(folder)
@@ -69,12 +89,14 @@ def write_bundle(folder: Path, run: Run, catalogue: Catalogue) -> None:
     histories = run.folder / "histories.parquet"
     if histories.exists():
         (folder / "histories.parquet").write_bytes(histories.read_bytes())
-    corpus = encode_catalogue(run.model, run.tables, run.item_encoder, catalogue.frame, folder)
+    if (run.folder / POPULARITY).exists():  # runs of before it was counted are published without
+        counts, rows = np.load(run.folder / POPULARITY, allow_pickle=False), run.items.rows_of(catalogue.ids)
+        np.save(folder / POPULARITY, np.where(rows >= 0, counts[rows], 0), allow_pickle=False)
+    np.save(folder / "embeddings.npy", corpus.embedding, allow_pickle=False)
+    np.save(folder / "vectors.npy", corpus.vector, allow_pickle=False)
+    np.save(folder / "queries.npy", asked, allow_pickle=False)
     (folder / "index").mkdir()
-    try:
-        ExactIndex.build(corpus.vector, run.config.index).save(folder / "index")
-    except ValueError as error:
-        raise BundleError(f"the item vectors of {run.folder} cannot be searched: {error}") from None
+    index.save(folder / "index")
     save_arrays(folder / "tables", {name: table.numpy() for name, table in run.tables.items()})
     _export(_SearchedItem(run.model), _item_example(run), ITEM_INPUTS, ITEM_OUTPUTS, folder / "item_tower.onnx")
     _export(_SearchingQuery(run.model), _query_example(run), QUERY_INPUTS, QUERY_OUTPUTS, folder / "query_tower.onnx")

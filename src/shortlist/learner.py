@@ -15,24 +15,64 @@ from shortlist.dataset import Dataset, Examples
 from shortlist.encode import encode_corpus
 from shortlist.errors import ConfigError, TrainingError
 from shortlist.frequency import exact_frequency
-from shortlist.losses import Candidates, sampled_softmax_loss
+from shortlist.losses import Candidates, sampled_softmax_loss, sampled_softmax_of_vectors
 from shortlist.memory import VectorMemory
 from shortlist.negatives import MixedNegatives, make_negatives
 from shortlist.streaming import StreamingFrequency, StreamingSettings, keys_of_ids
 from shortlist.tables import EmbeddingTables
-from shortlist.towers import EncodedItems, TwoTower, batch_table_rows, initial_tables
+from shortlist.towers import BIAS, EncodedItems, TwoTower, batch_table_rows, initial_tables, learns_bias
 
 _BUCKETS_PER_ITEM = 5  # of the streaming estimator, where the settings name none
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the queries of a step are compared with: K vectors, and which of them each of the C columns has."""
+
+    vectors: torch.Tensor  # (K, D)
+    bias: torch.Tensor | None  # (K,)
+    candidates: Candidates  # C columns
+    place: torch.Tensor | None  # (C,) which vector; None = column j has vector j
+
+    def each(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """((C, D) vectors, (C,) biases), one a column."""
+        if self.place is None:
+            return self.vectors, self.bias
+        bias = None if self.bias is None else functional.embedding(self.place, self.bias[:, None])[:, 0]
+        return functional.embedding(self.place, self.vectors), bias
+
+    def detached(self) -> Columns:
+        """The same numbers without their graph."""
+        bias = None if self.bias is None else self.bias.detach()
+        return Columns(self.vectors.detach(), bias, self.candidates, self.place)
 
 
 @dataclass(frozen=True)
 class Scored:
     """What a step's softmax saw, for the diagnostics; detached from the graph."""
 
-    similarity: torch.Tensor  # (B, C)
-    candidates: Candidates
-    bias: torch.Tensor | None  # (C,)
+    queries: torch.Tensor  # (B, D)
+    columns: Columns
     items: EncodedItems
+
+    @property
+    def candidates(self) -> Candidates:
+        """The C columns."""
+        return self.columns.candidates
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """(C,) of each column."""
+        return self.columns.each()[1]
+
+    def similarity_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """(R, C) of the queries at `rows` (R,) and each column."""
+        return self.queries[rows] @ self.columns.each()[0].T
+
+    @property
+    def similarity(self) -> torch.Tensor:
+        """(B, C) of each query and column."""
+        return self.similarity_of(torch.arange(len(self.queries)))
 
 
 class Learner:
@@ -60,10 +100,13 @@ class Learner:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             self.model = TwoTower(dataset.item_encoder, dataset.query_encoder, config.model)
-        self.tables = EmbeddingTables(initial_tables(dataset, config.model, generator, counts), adagrad_start=settings.adagrad_start)
+        id_feature = self.model.id_feature
+        fixed = frozenset() if learns_bias(config.model, id_feature) else frozenset({f"item/{id_feature}{BIAS}"})
+        tables = initial_tables(dataset, config.model, generator, counts)
+        self.tables = EmbeddingTables(tables, adagrad_start=settings.adagrad_start, fixed=fixed)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.Adagrad(
-            self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0
+            self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0, fused=True
         )
         self.dataset, self.settings, self.loss = dataset, settings, config.loss
         self.bfloat16 = settings.matmul == "bfloat16" or (settings.matmul == "auto" and has_fast_bfloat16())
@@ -95,22 +138,10 @@ class Learner:
     def learn(self, batch: Batch) -> float:
         """One optimiser step on `batch`; the loss in nats per query, before the step. Raises TrainingError if it is not finite."""
         leaves = self.tables.gather(batch_table_rows(batch, self.model))
-        columns = torch.from_numpy(batch.columns)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             queries, items = self.model.encode_batch(batch, leaves)
-            similarity = queries @ functional.embedding(columns, items.vector).T  # (B, C)
-        bias = None if items.bias is None else functional.embedding(columns, items.bias[:, None])[:, 0]
-        similarity, bias, candidates = self._candidates(batch, queries, similarity, bias)
-        loss = sampled_softmax_loss(
-            self.loss.design,
-            similarity,
-            candidates,
-            temperature=self.model.temperature,
-            weight=torch.from_numpy(batch.weight),
-            bias=bias,
-            logq_weight=self.loss.logq_weight,
-            hardest=self.hardest,
-        )
+        columns = self._columns(batch, items)
+        loss = self._loss(batch, queries, columns)
         value = float(loss.detach())
         if not np.isfinite(value):
             raise TrainingError(f"the loss must be finite: got {value}; lower train.learning_rate or raise model.temperature")
@@ -122,8 +153,10 @@ class Learner:
         rate = settings.learning_rate if settings.table_learning_rate is None else settings.table_learning_rate
         self.tables.update(rate, weight_decay=settings.table_weight_decay)
         if self.memory is not None:
-            self.memory.remember(torch.from_numpy(batch.item_row[: batch.candidates]), with_bias(items), columns[: len(batch.weight)])
-        self.scored = Scored(similarity.detach(), candidates, None if bias is None else bias.detach(), detached(items))
+            self.memory.remember(
+                torch.from_numpy(batch.item_row[: batch.candidates]), with_bias(items), torch.from_numpy(batch.columns[: len(batch.weight)])
+            )
+        self.scored = Scored(queries.detach(), columns.detached(), detached(items))
         return value
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -162,16 +195,20 @@ class Learner:
             arrays = {name: value.numpy() for name, value in part(state, "stream/").items()}
             self.stream = StreamingFrequency.from_state(self.stream.settings, arrays)
 
-    def _candidates(
-        self, batch: Batch, queries: torch.Tensor, similarity: torch.Tensor, bias: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None, Candidates]:
-        """(similarity, bias, candidates) with the columns of the memory behind those of the batch."""
-        rows = torch.from_numpy(batch.column_item_row)
-        hidden = batch.hidden
+    def _columns(self, batch: Batch, items: EncodedItems) -> Columns:
+        """The columns of the step's softmax: those of the batch, then those of the memory.
+
+        Columns of one item are one vector, but where they differ in more than that: mined for one query, or remembered.
+        """
+        rows, place = torch.from_numpy(batch.column_item_row), torch.from_numpy(batch.columns)
+        vectors, bias, hidden = items.vector, items.bias, batch.hidden
+        is_apart = self.memory is not None or batch.mined.rows.size > 0
+        if is_apart:
+            vectors = functional.embedding(place, vectors)
+            bias = None if bias is None else functional.embedding(place, bias[:, None])[:, 0]
         if self.memory is not None:
             old_rows, old = self.memory.columns(batch.cached_rows)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-                similarity = torch.cat([similarity, queries @ old[:, :-1].T], dim=1)
+            vectors = torch.cat([vectors, old[:, :-1]])
             bias = None if bias is None else torch.cat([bias, old[:, -1]])
             rows = torch.cat([rows, old_rows])
             hidden = self._hidden(batch, old_rows.numpy())
@@ -183,7 +220,36 @@ class Learner:
             self.negatives.in_batch,
             None if hidden is None else torch.from_numpy(hidden),
         )
-        return similarity, bias, candidates
+        return Columns(vectors, bias, candidates, None if is_apart else place)
+
+    def _loss(self, batch: Batch, queries: torch.Tensor, columns: Columns) -> torch.Tensor:
+        weight, temperature, logq_weight = torch.from_numpy(batch.weight), self.model.temperature, self.loss.logq_weight
+        if not self.hardest:
+            return sampled_softmax_of_vectors(
+                self.loss.design,
+                queries,
+                columns.vectors,
+                columns.candidates,
+                place=columns.place,
+                temperature=temperature,
+                weight=weight,
+                bias=columns.bias,
+                logq_weight=logq_weight,
+                kind=torch.bfloat16 if self.bfloat16 else torch.float32,
+            )
+        vectors, bias = columns.each()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            similarity = queries @ vectors.T  # (B, C)
+        return sampled_softmax_loss(
+            self.loss.design,
+            similarity,
+            columns.candidates,
+            temperature=temperature,
+            weight=weight,
+            bias=bias,
+            logq_weight=logq_weight,
+            hardest=self.hardest,
+        )
 
     def _hidden(self, batch: Batch, old_rows: NDArray[np.int64]) -> NDArray[np.bool_] | None:
         """(B, C) what the masks hide, the columns of the memory included; None where nothing is hidden."""

@@ -24,6 +24,7 @@ import torch
 
 from shortlist.config import LossDesign
 from shortlist.errors import ShapeError
+from shortlist.tiles import Terms, softmax_loss
 
 NOTHING = float("-inf")
 
@@ -69,7 +70,7 @@ def sampled_softmax_loss(
     Returns      () float32 (float64 for float64)
     Raises       ShapeError where lengths differ or C < B; ValueError naming the first log_n that is not finite
     """
-    _check(similarity, candidates, weight, bias)
+    _check(len(similarity), similarity.shape[1], candidates, weight, bias)
     logits = (similarity if similarity.dtype == torch.float64 else similarity.float()) / temperature
     if bias is not None:
         logits = logits + bias  # (B, C)
@@ -77,6 +78,38 @@ def sampled_softmax_loss(
     if hardest and hardest < others.shape[1]:
         others = others.topk(hardest, dim=1).values  # (B, hardest)
     return _mean(_row_loss(own, others), weight)
+
+
+def sampled_softmax_of_vectors(
+    design: LossDesign,
+    queries: torch.Tensor,
+    vectors: torch.Tensor,
+    candidates: Candidates,
+    *,
+    place: torch.Tensor | None,
+    temperature: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    logq_weight: float = 1.0,
+    kind: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """What `sampled_softmax_loss` says of similarity = queries @ columns.T, without ever holding it: what training runs.
+
+    queries   (B, D) float32
+    vectors   (K, D) float32
+    place     (C,) which vector each column has; all columns at one place must agree in log_n, log_pi and hidden. None = column j
+              has vector j
+    bias      (K,) added to the logits, in nats; None = 0
+    kind      the type of the matrix products
+    """
+    columns = len(vectors) if place is None else len(place)
+    _check(len(queries), columns, candidates, weight, None)
+    shifts = _shifts(design, candidates, len(queries), logq_weight)
+    if place is None:
+        terms = _terms(shifts, candidates, len(queries))
+    else:
+        terms = _merged_terms(shifts, candidates, len(queries), place, len(vectors))
+    return softmax_loss(queries, vectors, terms, temperature=temperature, weight=weight, bias=bias, kind=kind)
 
 
 def expected_count_loss(
@@ -118,11 +151,20 @@ def negative_shares(
     temperature: torch.Tensor | float,
     bias: torch.Tensor | None = None,
     logq_weight: float = 1.0,
+    rows: torch.Tensor | None = None,
+    queries: int = 0,
 ) -> torch.Tensor:
-    """(B, C) the gradient's share of each negative column in its row: dL_i/ds_ij over their sum; rows add up to 1 (or 0)."""
+    """(R, C) the gradient's share of each negative column in its row: dL_i/ds_ij over their sum; rows add up to 1 (or 0).
+
+    similarity   (R, C)
+    rows         (R,) which of the `queries` = B rows of the batch these are; None = all
+    """
+    if rows is None:
+        queries, rows = len(similarity), torch.arange(len(similarity))
+    shifts = _shifts(design, candidates, queries, logq_weight)
     logits = similarity.float() / temperature
-    _, others = _corrected(design, logits if bias is None else logits + bias, candidates, logq_weight)
-    return torch.softmax(others, dim=1).nan_to_num(0.0)
+    others = (logits if bias is None else logits + bias) + shifts.others
+    return torch.softmax(others.masked_fill(_left_out(shifts, candidates, queries)[rows], NOTHING), dim=1).nan_to_num(0.0)
 
 
 def accidental_hits(item_row: torch.Tensor, queries: int) -> torch.Tensor:
@@ -130,37 +172,80 @@ def accidental_hits(item_row: torch.Tensor, queries: int) -> torch.Tensor:
     return item_row[:queries, None] == item_row[None, :]
 
 
-def _corrected(design: LossDesign, logits: torch.Tensor, candidates: Candidates, logq_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B,) the positives' terms and (B, C) the negatives', as logs; what is no negative is -inf."""
-    queries = len(logits)
-    positive = logits.diagonal()
-    own_column = torch.eye(queries, logits.shape[1], dtype=torch.bool)
-    hits = accidental_hits(candidates.item_row, queries)
-    log_n = logq_weight * candidates.log_n
+@dataclass(frozen=True)
+class _Shifts:
+    """What a design adds to the logits before they meet in the row's sum."""
+
+    own: torch.Tensor  # (B,) to the positive's term
+    others: torch.Tensor  # (C,) to a column as a negative; -inf where it is none
+    masks_equal_ids: bool  # are columns with the row's positive left out, beside its own column?
+
+
+def _shifts(design: LossDesign, candidates: Candidates, queries: int, logq_weight: float) -> _Shifts:
+    log_n, columns = logq_weight * candidates.log_n, len(candidates.log_n)
+    nothing = torch.zeros(queries, dtype=log_n.dtype)
+    masks_equal_ids = True
     match design:
         case "expected_count":
             # a weight below 1 aims at s = log P - (1 - weight) log n, so the positive must carry the same shift
-            own = positive if logq_weight == 1 else positive + (1 - logq_weight) * candidates.log_n[:queries]
-            others, dropped = logits - log_n, hits
+            own = nothing if logq_weight == 1 else (1 - logq_weight) * candidates.log_n[:queries]
+            others = -log_n
         case "all_corrected":
-            own, others, dropped = positive - log_n[:queries], logits - log_n, own_column
+            own, others, masks_equal_ids = -log_n[:queries], -log_n, False
         case "inclusion":
             if candidates.log_pi is None:
                 raise ValueError("the inclusion design needs log_pi: got none; the sampler must tell inclusion probabilities")
             log_pi = logq_weight * candidates.log_pi
-            own, others = positive - log_pi[:queries], logits - log_pi
-            dropped = hits | _repeated(candidates, queries)[None, :]
+            own, others = -log_pi[:queries], (-log_pi).masked_fill(_repeated(candidates, queries), NOTHING)
         case "paper_literal":
-            if candidates.draws < 1 and logits.shape[1] > 1:
+            if candidates.draws < 1 and columns > 1:
                 raise ValueError(f"the paper_literal design needs N, the draws of a row: got {candidates.draws}; the sampler must tell it")
-            own, others, dropped = positive, logits - log_n + logq_weight * math.log(max(candidates.draws, 1)), hits
+            own, others = nothing, logq_weight * math.log(max(candidates.draws, 1)) - log_n
         case "uncorrected":
-            own, others, dropped = positive, logits, hits
+            own, others = nothing, torch.zeros_like(log_n)
     if not candidates.in_batch:
-        dropped = dropped | (torch.arange(logits.shape[1]) < queries)
+        others = others.masked_fill(torch.arange(columns) < queries, NOTHING)
+    return _Shifts(own, others, masks_equal_ids)
+
+
+def _corrected(design: LossDesign, logits: torch.Tensor, candidates: Candidates, logq_weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B,) the positives' terms and (B, C) the negatives', as logs; what is no negative is -inf."""
+    queries = len(logits)
+    shifts = _shifts(design, candidates, queries, logq_weight)
+    return logits.diagonal() + shifts.own, (logits + shifts.others).masked_fill(_left_out(shifts, candidates, queries), NOTHING)
+
+
+def _left_out(shifts: _Shifts, candidates: Candidates, queries: int) -> torch.Tensor:
+    """(B, C) cells that are no negatives, a row's own column among them."""
+    own_column = torch.eye(queries, len(candidates.item_row), dtype=torch.bool)
+    left_out = accidental_hits(candidates.item_row, queries) if shifts.masks_equal_ids else own_column
+    return left_out if candidates.hidden is None else left_out | candidates.hidden
+
+
+def _terms(shifts: _Shifts, candidates: Candidates, queries: int) -> Terms:
+    """The sum of each row, one column a candidate."""
+    hidden = _left_out(shifts, candidates, queries).fill_diagonal_(False)
+    return Terms(shifts.others, torch.arange(queries), shifts.own, shifts.own, hidden)
+
+
+def _merged_terms(shifts: _Shifts, candidates: Candidates, queries: int, place: torch.Tensor, vectors: int) -> Terms:
+    """The same sum over K = `vectors` columns, each with the weight of all candidates at its `place`: their logits are equal.
+
+    Then equal ids are one cell a row, the positive's own, and no mask is looked up.
+    """
+    is_negative = (shifts.others > NOTHING).to(shifts.others.dtype)
+    copies = torch.zeros(vectors, dtype=is_negative.dtype).index_add_(0, place, is_negative)
+    shift, own = torch.full((vectors,), NOTHING, dtype=is_negative.dtype), place[:queries]
+    shift.scatter_reduce_(0, place, shifts.others, "amax")
+    own_cell = shifts.own
+    if not shifts.masks_equal_ids:
+        kept = copies[own] - is_negative[:queries]
+        own_cell = torch.logaddexp(shifts.own, torch.log(kept) + shift[own])
+    hidden = None
     if candidates.hidden is not None:
-        dropped = dropped | candidates.hidden
-    return own, others.masked_fill(dropped, NOTHING)
+        hidden = torch.zeros(queries, vectors, dtype=torch.bool)
+        hidden[:, place] = candidates.hidden
+    return Terms(shift + torch.log(copies), own, shifts.own, own_cell, hidden)
 
 
 def _repeated(candidates: Candidates, queries: int) -> torch.Tensor:
@@ -186,8 +271,7 @@ def _mean(row_loss: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     return (row_loss * weight).sum() / weight.sum().clamp_min(torch.finfo(row_loss.dtype).tiny)
 
 
-def _check(similarity: torch.Tensor, candidates: Candidates, weight: torch.Tensor | None, bias: torch.Tensor | None) -> None:
-    queries, columns = similarity.shape
+def _check(queries: int, columns: int, candidates: Candidates, weight: torch.Tensor | None, bias: torch.Tensor | None) -> None:
     log_n, item_row = candidates.log_n, candidates.item_row
     if columns < queries:
         raise ShapeError(f"column i must hold row i's positive, so C >= B: got {columns} columns for {queries} queries")

@@ -99,6 +99,12 @@ def verify_version(folder: Path, *, max_bytes: int = VERSION_LARGEST_BYTES) -> M
     return manifest
 
 
+def published_facts(folder: Path) -> dict[str, Any]:
+    """What the publisher said of a version. The manifest alone is checked, not the files. Raises BundleError where it is not whole."""
+    with file_errors(f"reading {folder / MANIFEST}"):
+        return _read_manifest(folder / MANIFEST).facts
+
+
 def _sealed(manifest: Manifest) -> bytes:
     """The bytes of the manifest, with the hash of the same bytes without the hash put in."""
     blank = msgspec.json.encode(msgspec.structs.replace(manifest, sha256=""), order="sorted")

@@ -53,6 +53,18 @@ class Queries:
         start, end = self.history_start[rows], self.history_end[rows]
         return Queries(self.seed_row[rows], self.user_row[rows], self.history_items, start, end, context)
 
+    def with_item_rows(self, new_rows: NDArray[np.int32]) -> Queries:
+        """The same queries, item row r now new_rows[r] (-1 = gone: no seed, not in a history); their histories their own, not shared."""
+        lengths = self.history_end - self.history_start
+        owner = np.repeat(np.arange(len(self)), lengths)
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + self.history_start[owner]
+        items = new_rows[self.history_items[place]] if len(owner) else np.zeros(0, np.int32)
+        kept = items >= 0
+        end = np.cumsum(np.bincount(owner[kept], minlength=len(self))).astype(np.int64)
+        start = np.concatenate([np.zeros(min(1, len(self)), np.int64), end[:-1]])
+        seed_row = np.where(self.seed_row >= 0, new_rows[np.maximum(self.seed_row, 0)], np.int32(NONE_ROW)).astype(np.int32)
+        return replace(self, seed_row=seed_row, history_items=items[kept].astype(np.int32), history_start=start, history_end=end)
+
     def history(self, query: int) -> NDArray[np.int32]:
         """Item rows of one query's history, oldest first."""
         return self.history_items[self.history_start[query] : self.history_end[query]]

@@ -5,6 +5,8 @@ run.json            what it was trained on, and whether it is finished
 item_features.*  user_features.*  context_features.*  query.json       the fitted encoders
 items.parquet  users.parquet                                            the tables, in row order
 histories.parquet   the last choices of each user when the window ended
+asked/              queries that an index is tuned to and proved on: those held out of training, or the newest ones
+popularity.npy      how often the window chose each item, in row order
 train.jsonl         the log of training, one JSON object a line
 checkpoint/         where training stands (while it runs)
 model.safetensors   all learned numbers (when it is finished)
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +33,7 @@ from safetensors import SafetensorError
 
 from shortlist import __version__
 from shortlist.array_files import byte_blocks
+from shortlist.calibration import calibrate
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.checkpoint import load_tensors, save_tensors
 from shortlist.config import Config, TrainSettings, dump_config, load_config
@@ -44,13 +47,14 @@ from shortlist.log import EventLog
 from shortlist.mining import open_miner
 from shortlist.parquet_blocks import write_parquet_blocks
 from shortlist.project import Project
-from shortlist.queries import QueryEncoder, open_query_encoder
+from shortlist.queries import Queries, QueryEncoder, open_query_encoder
 from shortlist.towers import TwoTower
 from shortlist.train import Trainer, TrainLog
 
 MODEL_FILE, FACTS_FILE, CONFIG_FILE, LOG_FILE = "model.safetensors", "run.json", "config.toml", "train.jsonl"
-CHECKPOINT, EXAMPLES = "checkpoint", "examples"
+CHECKPOINT, EXAMPLES, ASKED, POPULARITY = "checkpoint", "examples", "asked", "popularity.npy"
 _VALIDATION_LEAST = 200
+_ASKED_AT_MOST = 4000
 _REMEMBERED = 1000  # choices of each user that are published: the towers read fewer, `--exclude-seen` leaves out all
 
 
@@ -67,6 +71,7 @@ class Run:
     query_encoder: QueryEncoder
     model: TwoTower
     tables: Tables
+    asked: Queries | None = None  # over `items`; None for a run from before they were kept
 
 
 def train_run(
@@ -159,7 +164,8 @@ def _opened(folder: Path) -> Run:
     model = TwoTower(item_encoder, query_encoder, config.model)
     model.load_state_dict({name[6:]: value for name, value in weights.items() if name.startswith("model/")})
     tables = {name[6:]: value for name, value in weights.items() if name.startswith("table/")}
-    return Run(folder, config, facts, items, users, item_encoder, query_encoder, model.eval(), tables)
+    asked = open_examples(folder / ASKED).queries if (folder / ASKED).exists() else None
+    return Run(folder, config, facts, items, users, item_encoder, query_encoder, model.eval(), tables, asked)
 
 
 def split_validation(examples: Examples, settings: TrainSettings) -> tuple[Examples, Examples]:
@@ -199,9 +205,18 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
     for name, table in (("items", dataset.items), ("users", dataset.users)):
         if table is not None:
             table.frame.write_parquet(folder / f"{name}.parquet")
+    np.save(folder / POPULARITY, dataset.item_counts, allow_pickle=False)
     if "user" in train_log.frame.columns:
         choices = last_choices(train_log, _REMEMBERED, ids=dataset.items.ids, item_row=dataset.train.item_row)
         write_parquet_blocks(folder / "histories.parquet", choices)
+
+
+def keep_asked(folder: Path, examples: Examples, items: int) -> None:
+    """Keeps the queries of `examples`, over `items` rows, for the day the run is published; of very many, evenly spread ones."""
+    rows = np.unique(np.linspace(0, len(examples) - 1, min(len(examples), _ASKED_AT_MOST)).astype(np.int64))
+    asked = examples.take(rows)
+    shutil.rmtree(folder / ASKED, ignore_errors=True)
+    replace(asked, queries=asked.queries.with_item_rows(np.arange(items, dtype=np.int32))).save(folder / ASKED)
 
 
 def last_choices(log: EventLog, last: int, *, ids: pl.Series, item_row: NDArray[np.int32]) -> Iterator[pa.Table]:
@@ -242,6 +257,7 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dic
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     fit, validation = split_validation(dataset.train, config.train)
+    keep_asked(folder, validation, len(dataset.items))
     checkpoint = folder / CHECKPOINT
     checkpoint.mkdir(exist_ok=True)
     mine = open_miner(config.negatives, dataset.items, dataset.users)
@@ -252,6 +268,9 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dic
         return full_corpus_loss(model, tables, dataset, validation, log_weight)
 
     trainer.fit(validate if len(validation) else None, log)
+    found = calibrate(trainer.learner, dataset, fit, validation)
+    if found:
+        log.record({"step": trainer.progress.step, "calibrated": found})
     return trainer.learner.weights()
 
 
@@ -274,13 +293,27 @@ def _shaping(config: Config) -> tuple[Any, ...]:
 def _fingerprint(config: Config, dataset: Dataset) -> str:
     """Changes with any setting that shapes the model, any example and any feature; not with where the files lie."""
     digest = xxhash.xxh3_128(repr(_shaping(config)).encode())
-    train = dataset.train
-    arrays: list[NDArray[Any]] = [train.item_row, train.weight, train.time, train.queries.seed_row, train.queries.user_row]
-    arrays += [train.queries.history_items, train.queries.history_start, train.queries.history_end]
-    for columns in (dataset.item_features, dataset.user_features, train.queries.context):
-        arrays += flat_arrays(columns).values()
+    add_dataset(digest, dataset)
+    return digest.hexdigest()
+
+
+def add_dataset(digest: xxhash.xxh3_128, dataset: Dataset) -> None:
+    """Takes the training examples, all features and the item ids into the digest."""
+    add_examples(digest, dataset.train)
+    for columns in (dataset.item_features, dataset.user_features, dataset.train.queries.context):
+        add_arrays(digest, flat_arrays(columns).values())
+    digest.update("\x00".join(map(str, dataset.items.ids.to_list())).encode())
+
+
+def add_examples(digest: xxhash.xxh3_128, examples: Examples) -> None:
+    """Takes the examples into the digest, but for the features of their context."""
+    queries = examples.queries
+    add_arrays(digest, [examples.item_row, examples.weight, examples.time, queries.seed_row, queries.user_row])
+    add_arrays(digest, [queries.history_items, queries.history_start, queries.history_end])
+
+
+def add_arrays(digest: xxhash.xxh3_128, arrays: Iterable[NDArray[Any]]) -> None:
+    """Takes the arrays' bytes into the digest."""
     for array in arrays:
         for block in byte_blocks(array):
             digest.update(block)
-    digest.update("\x00".join(map(str, dataset.items.ids.to_list())).encode())
-    return digest.hexdigest()

@@ -27,7 +27,7 @@ from shortlist.learned import LearnedRetriever
 from shortlist.project import Project
 from shortlist.protocols.rolling import rolling_days, rolling_split
 from shortlist.protocols.split import Split
-from shortlist.run import CHECKPOINT, LOG_FILE, claim, finish, run_facts, write_inputs
+from shortlist.run import CHECKPOINT, LOG_FILE, claim, finish, keep_asked, run_facts, split_validation, write_inputs
 from shortlist.train import Trainer
 
 
@@ -43,6 +43,9 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
         raise ConfigError(
             f'sequential training goes by days: got evaluate.protocol = "{settings.protocol}"; set "rolling", and name a time'
         )
+    # a window's bias is carried over and learned on: it cannot be fixed at the end of each
+    model = msgspec.structs.replace(project.config.model, popularity="learned")
+    project = replace(project, config=msgspec.structs.replace(project.config, model=model))
     days = rolling_days(project.log, project.config)
     first = rolling_split(project.log, days[0], settings.train_days, settings.test_days, days=settings.days)
     dataset = make_dataset(project, first.train_log)
@@ -66,6 +69,7 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
         _learn(trainer, folder, day.isoformat(), log_to)
         ever = ever | (np.bincount(today.item_row, minlength=len(ever)) > 0)
     write_inputs(folder, project.config, dataset, split.log)
+    keep_asked(folder, split_validation(dataset.train, project.config.train)[1], len(dataset.items))
     finish(folder, {**facts, "examples": len(dataset.train), "last_time": split.log.span.get("last_time")}, trainer.learner.weights())
     return evaluation_table(tested, ranked, settings)
 

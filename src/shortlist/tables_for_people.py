@@ -18,7 +18,7 @@ _FILE_WIDTH = 110
 
 def print_project(facts: dict[str, Any]) -> None:
     """What `shortlist check` found: tables, rows left out, facts, features."""
-    console = _console()
+    console = console_for_tables()
     tables = Table("table", "source", "rows", title="what is read")
     for name in ("events", "items", "users"):
         if facts[name] is not None:
@@ -51,7 +51,7 @@ def print_proposed(project: Project, console: Console) -> None:
 
 def print_evaluation(table: dict[str, Any]) -> None:
     """The models side by side, then the slices at the longest list."""
-    console = _console()
+    console = console_for_tables()
     splits = table["splits"]
     span = splits[0]["name"] if len(splits) == 1 else f"{splits[0]['name']} ... {splits[-1]['name']}, mean of {len(splits)}"
     console.print(
@@ -62,37 +62,14 @@ def print_evaluation(table: dict[str, Any]) -> None:
     names = [name for name in next(iter(table["models"].values())) if name.split("@")[0] in _SHOWN_METRICS]
     result = Table("model", *names)
     for model, metrics in table["models"].items():
-        result.add_row(model, *(_with_interval(metrics[name]) for name in names))
+        result.add_row(model, *(with_interval(metrics[name]) for name in names))
     console.print(result)
     longest = [name for name in names if name.startswith("recall@")][-1]
     slices = Table(f"{longest} on", "queries", *table["models"])
     for name, part in table["slices"].items():
         if part["queries"]:
-            slices.add_row(name, f"{part['queries']:,}", *(_with_interval(part["models"][model][longest]) for model in table["models"]))
+            slices.add_row(name, f"{part['queries']:,}", *(with_interval(part["models"][model][longest]) for model in table["models"]))
     console.print(slices)
-
-
-def print_study(table: dict[str, Any]) -> None:
-    """One line a variant: metrics with their intervals over seeds, slices, cost."""
-    console = _console()
-    variants = table["variants"]
-    first = next(iter(variants.values()))
-    console.print(
-        f"study {table['study']} on {table['split']}: {table['queries']:,} queries, {table['corpus_size']:,} items, "
-        f"{first['seeds']} seeds; mean [95 % interval over seeds]",
-        highlight=False,
-    )
-    metrics, slices = list(first["metrics"]), list(first["slices"])
-    result = Table("variant", *metrics)
-    parts = Table(f"{metrics[-2]} on", *slices, "epoch", "train s")
-    for name, found in variants.items():
-        result.add_row(name, *(_with_interval(found["metrics"][metric]) for metric in metrics))
-        means = [f"{found['slices'][part]['mean']:.3f}" for part in slices]
-        parts.add_row(name, *means, f"{found['best_epoch']:.1f}", f"{found['train_seconds']:.0f}")
-    console.print(result)
-    console.print(parts)
-    for name, reason in table["left_out"].items():
-        console.print(f"left out: {name}: {reason}", highlight=False)
 
 
 def print_answer(bundle: Bundle, answers: pl.DataFrame, column: str | None) -> None:
@@ -102,7 +79,7 @@ def print_answer(bundle: Bundle, answers: pl.DataFrame, column: str | None) -> N
     items = bundle.items
     if column is not None and column not in items.frame.columns:
         raise ConfigError(f"--show must name a column of the items: got {column!r}; columns are {', '.join(items.frame.columns)}")
-    console = _console()
+    console = console_for_tables()
     for query_row, ids, scores in answers.iter_rows():
         result = Table("rank", items.id_column, *([column] if column else []), "score", title=f"query {query_row}, version {bundle.name}")
         for rank, (item_id, score) in enumerate(zip(ids, scores, strict=True), start=1):
@@ -111,13 +88,14 @@ def print_answer(bundle: Bundle, answers: pl.DataFrame, column: str | None) -> N
         console.print(result)
 
 
-def _console() -> Console:
+def console_for_tables() -> Console:
     """Wide enough for the tables where the width is not a terminal's own."""
     console = Console()
     return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
-def _with_interval(metric: dict[str, float]) -> str:
+def with_interval(metric: dict[str, float]) -> str:
+    """The mean, and its interval where there is one."""
     if "low" not in metric:
         return f"{metric['mean']:.3f}"
     return f"{metric['mean']:.3f} [{metric['low']:.3f}, {metric['high']:.3f}]"

@@ -12,21 +12,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_index import needs, normal, same, some_of
 
 from shortlist.config import IndexSettings
 from shortlist.errors import BundleError, ShapeError
 from shortlist.index import contract
 from shortlist.index.contract import Index
 from shortlist.index.exact import ExactIndex
+from shortlist.index.faiss import FaissIndex
+from shortlist.index.int8 import Int8Index
+from shortlist.index.scann import ScannIndex
 
-IMPLEMENTATIONS: list[Any] = [pytest.param(ExactIndex, IndexSettings(), id="exact")]
+EVERYWHERE = {"searched": 10**6, "rescored": 10**6}  # all partitions, all rows
+IMPLEMENTATIONS: list[Any] = [
+    pytest.param(ExactIndex, IndexSettings(kind="exact"), id="exact"),
+    pytest.param(Int8Index, IndexSettings(kind="int8"), id="int8", marks=needs("onnx")),
+    pytest.param(ScannIndex, IndexSettings(kind="scann", leaves=5, build_threads=1, **EVERYWHERE), id="scann", marks=needs("scann")),
+    pytest.param(FaissIndex, IndexSettings(kind="faiss", leaves=5, build_threads=1, **EVERYWHERE), id="faiss", marks=needs("faiss")),
+]
 every_index = pytest.mark.parametrize(("kind", "how"), IMPLEMENTATIONS)
 
 B, M, D = 37, 211, 13  # all different, all prime
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def small_integers(seed: int, *shape: int) -> np.ndarray:
@@ -41,20 +47,25 @@ def true_score(query: np.ndarray, vector: np.ndarray) -> float:
 
 
 def slow_search(
-    queries: np.ndarray, vectors: np.ndarray, k: int, exclude: Sequence[Sequence[int]] | None = None
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    k: int,
+    exclude: Sequence[Sequence[int]] | None = None,
+    eligible: np.ndarray | None = None,
 ) -> tuple[list[list[int]], list[list[float]]]:
-    """The contract read aloud: score every row, drop the excluded, sort by (-score, row), cut, pad."""
+    """The contract read aloud: score every row, drop the ineligible and the excluded, sort by (-score, row), cut, pad."""
     rows, scores = [], []
     for number, query in enumerate(queries):
         out = set(exclude[number]) if exclude is not None else set()
+        out |= set(np.flatnonzero(~eligible).tolist()) if eligible is not None else set()
         found = sorted((-true_score(query, vector), row) for row, vector in enumerate(vectors) if row not in out)[:k]
         rows.append([row for _, row in found] + [-1] * (k - len(found)))
         scores.append([-negative for negative, _ in found] + [-math.inf] * (k - len(found)))
     return rows, scores
 
 
-def same(left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> bool:
-    return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(left, right, strict=True))
+def as_lists(found: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[int]], list[list[float]]]:
+    return found[0].tolist(), found[1].tolist()
 
 
 @every_index
@@ -177,9 +188,114 @@ def test_unknown_and_repeated_exclusions_change_nothing(kind: type[Index], how: 
 
 
 @every_index
+@pytest.mark.parametrize("count", [0, 1, 2, 11, 26, 27, 101, 210, 211])  # around an eighth of M = 211, and around k
+def test_only_eligible_rows_come_back_and_k_of_them_while_there_are_k(kind: type[Index], how: IndexSettings, count: int) -> None:
+    vectors, queries, mask = normal(1, M, D), normal(2, 5, D), some_of(M, count)
+    random = np.random.default_rng(3)
+    exclude = [random.integers(-3, M + 3, size=size) for size in (0, 1, 19, 100, 400)]
+    index = kind.build(vectors, how)
+    for k in (1, 11, 223):
+        assert as_lists(index.search(queries, k, eligible=mask)) == slow_search(queries, vectors, k, eligible=mask)
+        both = index.search(queries, k, exclude=exclude, eligible=index.prepare(mask))
+        assert as_lists(both) == slow_search(queries, vectors, k, [part.tolist() for part in exclude], mask)
+
+
+@every_index
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 40), size=st.integers(1, 31), share=st.floats(0, 1))
+@settings(max_examples=40, deadline=None)
+def test_ties_among_eligible_rows_go_to_the_lower_row(
+    kind: type[Index], how: IndexSettings, seed: int, k: int, size: int, share: float
+) -> None:
+    vectors, queries = small_integers(seed, size, 3), small_integers(seed + 1, 3, 3)
+    mask = np.random.default_rng(seed).random(size) < share
+    exclude = [np.arange(number) for number in (0, 3, 17)]
+    found = kind.build(vectors, how).search(queries, k, exclude=exclude, eligible=mask)
+    assert as_lists(found) == slow_search(queries, vectors, k, [part.tolist() for part in exclude], mask)
+
+
+@every_index
+def test_all_rows_eligible_is_no_filter_and_a_filter_keeps_the_order(kind: type[Index], how: IndexSettings) -> None:
+    index, queries = kind.build(normal(1, M, D), how), normal(2, B, D)
+    assert same(index.search(queries, 9, eligible=np.ones(M, bool)), index.search(queries, 9))
+    everything, _ = index.search(queries, M)
+    for count in (13, 150):
+        mask = some_of(M, count)
+        filtered, _ = index.search(queries, 13, eligible=mask)
+        assert filtered.tolist() == [line[mask[line]][:13].tolist() for line in everything]
+
+
+@every_index
+def test_prepared_rows_do_not_follow_their_mask_and_serve_many_searches(kind: type[Index], how: IndexSettings) -> None:
+    index, queries, mask = kind.build(normal(1, M, D), how), normal(2, B, D), some_of(M, 20)
+    first = index.search(queries, 7, eligible=mask)
+    prepared = index.prepare(mask)
+    assert (len(prepared), prepared.rows.tolist()) == (20, np.flatnonzero(mask).tolist())
+    mask[:] = False
+    assert same(index.search(queries, 7, eligible=prepared), first)
+    for number in range(B):
+        rows, scores = index.search_one(queries[number], 7, eligible=prepared)
+        assert same((rows, scores), (first[0][number], first[1][number]))
+    with pytest.raises(ValueError, match="read-only"):
+        prepared.mask[0] = True
+
+
+@every_index
+def test_masks_that_do_not_fit_are_refused(kind: type[Index], how: IndexSettings) -> None:
+    index, queries = kind.build(normal(1, M, D), how), normal(2, 3, D)
+    for mask in (np.ones(M + 1, bool), np.ones(M, np.int64), np.ones((M, 1), bool), [True] * M):
+        with pytest.raises(ShapeError, match=r"eligible must be a mask \(211,\) of bool.* got (bool|int64|list)"):
+            index.search(queries, 5, eligible=mask)  # type: ignore[arg-type]
+    other = kind.build(normal(1, M, D), how).prepare(np.ones(M, bool))
+    with pytest.raises(ValueError, match=r"prepared by the index that is searched: got those of another .* index of 211 rows"):
+        index.search(queries, 5, eligible=other)
+    nobody = index.prepare(np.zeros(M, bool))
+    with pytest.raises(ShapeError, match="dimension 13: got 12"):
+        index.search(queries[:, :12], 5, eligible=nobody)
+
+
+@every_index
+def test_one_query_gets_what_it_gets_in_a_batch(kind: type[Index], how: IndexSettings) -> None:
+    index, queries, mask = kind.build(normal(1, M, D), how), normal(2, B, D), some_of(M, 150)
+    exclude = [np.arange(number) * 3 for number in range(B)]
+    for k in (1, 11, M + 2):
+        plain, filtered = index.search(queries, k), index.search(queries, k, exclude=exclude, eligible=mask)
+        for number, query in enumerate(queries):
+            assert same(index.search_one(query, k), (plain[0][number], plain[1][number]))
+            alone = index.search_one(query, k, exclude=exclude[number], eligible=mask)
+            assert same(alone, (filtered[0][number], filtered[1][number]))
+    strided = np.repeat(queries, 2, axis=1)[5, ::2]
+    assert same(index.search_one(strided, 5), index.search_one(queries[5], 5))
+
+
+@every_index
+def test_one_query_that_cannot_be_answered_is_refused(kind: type[Index], how: IndexSettings) -> None:
+    index, query = kind.build(normal(1, M, D), how), normal(2, D)
+    with pytest.raises(ShapeError, match=r"one array \(13,\) of float32: got float32 of shape \(1, 13\)"):
+        index.search_one(query[None], 5)
+    with pytest.raises(ShapeError, match="got list"):
+        index.search_one(query.tolist(), 5)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="float64"):
+        index.search_one(query.astype(np.float64), 5)
+    with pytest.raises(ShapeError, match="dimension 13: got 12"):
+        index.search_one(query[:12], 5)
+    with pytest.raises(ShapeError, match=r"exclude\[0\] .* got float64"):
+        index.search_one(query, 5, exclude=np.array([1.5]))
+    with pytest.raises(ValueError, match="k must be an integer of at least 1: got 0"):
+        index.search_one(query, 0)
+    for value in (math.nan, math.inf):
+        query[4] = value
+        with pytest.raises(ValueError, match=f"got {value} in row 0, column 4"):
+            index.search_one(query, 5)
+    with pytest.raises(ValueError, match=r"norms up to 1e\+18: got"):
+        index.search_one(np.full(D, 1e19, np.float32), 5)
+
+
+@every_index
 def test_no_queries_get_no_results(kind: type[Index], how: IndexSettings) -> None:
-    rows, scores = kind.build(normal(1, 5, 2), how).search(np.empty((0, 2), np.float32), 3, exclude=[])
-    assert rows.shape == scores.shape == (0, 3)
+    index, nothing = kind.build(normal(1, 5, 2), how), np.empty((0, 2), np.float32)
+    for eligible in (None, np.ones(5, bool), np.arange(5) == 3, np.zeros(5, bool)):
+        rows, scores = index.search(nothing, 3, exclude=[], eligible=eligible)
+        assert rows.shape == scores.shape == (0, 3)
 
 
 @every_index
@@ -295,6 +411,41 @@ def test_the_canonical_score_has_the_same_bits_for_any_batch_and_place() -> None
         one = slice(number, number + 1)
         assert contract.rescore(queries[one], vectors, rows[one]).tobytes() == together[one].tobytes()
         assert contract.rescore(queries[one], vectors, rows[one, 5:6]).tobytes() == together[one, 5:6].tobytes()
+
+
+@pytest.mark.parametrize("dim", [1, 2, 13, 64, 131])
+def test_scores_of_one_query_have_the_bits_of_the_sum_by_halving(dim: int) -> None:
+    vectors, queries = normal(1, 1009, dim), normal(2, 5, dim)
+    vectors[::3] *= 1000  # cancellation
+    vectors[500:] *= np.float32(1e-30)
+    rows = np.random.default_rng(3).permutation(1009)[:401]
+    for query in queries:
+        largest = float(np.linalg.norm(query)) * contract.check_vectors(vectors)
+        expected = contract.rescore(query[None], vectors, rows[None])[0]
+        assert contract.score_rows(query, vectors, rows, largest).tobytes() == expected.tobytes()
+
+
+def test_scores_of_one_query_at_the_edge_of_rounding_are_added_up_by_halving() -> None:
+    """1 + 2^-24 lies between two float32; what stands behind it, far below a float64's reach in some orders, decides."""
+    tail = np.float32(2.0**-40)
+    vectors = np.array([[1, 2.0**-24, tail, -tail], [1, 2.0**-24, tail, 0], [1, 2.0**-24, -tail, 0], [0, 0, 0, 0]], np.float32)
+    scores = contract.score_rows(np.ones(4, np.float32), vectors, np.arange(4), 4.0)
+    assert scores.tolist() == [1.0, 1 + 2.0**-23, 1.0, 0.0]  # the first is a tie: to the even one
+    assert contract.score_rows(np.ones(4, np.float32), vectors, np.arange(4), 1e9).tolist() == scores.tolist()  # all are unsure
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from([-1.0, 0.0, 0.5, 2.0])), max_size=30, unique_by=lambda entry: entry[0]),
+    st.integers(1, 40),
+)
+def test_the_best_of_one_are_the_best_of_many(entries: list[tuple[int, float]], k: int) -> None:
+    rows, scores = np.array([row for row, _ in entries], np.int64), np.array([score for _, score in entries], np.float32)
+    one = contract.best_of_one(rows, scores, k)
+    if not entries:
+        assert (one[0] == -1).all() and np.isneginf(one[1]).all() and len(one[0]) == k
+        return
+    many = contract.best_first(rows[None], scores[None], k)
+    assert same(one, (many[0][0], many[1][0]))
 
 
 def test_exclusions_become_pairs_of_known_rows() -> None:

@@ -62,18 +62,18 @@ def test_a_tie_that_matrix_products_cannot_see_is_decided_by_the_canonical_score
         assert (rows != product[:, :k]).any()  # the test would see a search that trusts the product
 
 
-def test_the_threshold_is_reached_by_k_scores_of_every_line() -> None:
+def test_the_threshold_isreached_by_k_scores_of_every_line() -> None:
     scores = normal(1, 7, 5003)
     for k in (1, 2, 53, 600, 2600, 5003):
-        reached = exact._reached_by(scores, k)
+        reached = exact.reached_by(scores, k)
         assert ((scores >= reached[:, None]).sum(axis=1) >= k).all()
         assert (reached <= np.sort(scores, axis=1)[:, -k]).all()
-    assert np.isneginf(exact._reached_by(scores, 5004)).all()
+    assert np.isneginf(exact.reached_by(scores, 5004)).all()
 
 
 def test_the_threshold_lets_few_entries_through() -> None:
     scores = normal(1, 7, 100_003)
-    passed = (scores >= exact._reached_by(scores, 100)[:, None]).sum(axis=1)
+    passed = (scores >= exact.reached_by(scores, 100)[:, None]).sum(axis=1)
     assert (passed < 130).all()  # 800 groups: about -800 ln(1 - 1/8) = 107
 
 
@@ -82,7 +82,7 @@ def test_the_error_bound_holds_for_matrix_products_of_any_shape(dim: int) -> Non
     vectors, queries = normal(1, 307, dim), normal(2, 41, dim)
     vectors[:, : dim // 2] *= 1000  # cancellation
     norms = contract.checked_norms(queries, "queries") * contract.check_vectors(vectors)
-    bound = exact._largest_error(norms, dim)
+    bound = exact.largest_error(norms, dim)
     canonical = contract.rescore(queries, vectors, np.tile(np.arange(307), (41, 1)))
     alone = np.concatenate([queries[line : line + 1] @ vectors.T for line in range(41)])
     for product in (queries @ vectors.T, alone):
@@ -92,8 +92,8 @@ def test_the_error_bound_holds_for_matrix_products_of_any_shape(dim: int) -> Non
 def test_the_vectors_cannot_be_written_through_the_index() -> None:
     vectors = normal(1, 5, 3)
     index = ExactIndex.build(vectors, IndexSettings())
-    assert index.is_exact and vectors.flags.writeable and not index._vectors.flags.writeable
-    assert np.shares_memory(index._vectors, vectors)
+    assert index.is_exact and vectors.flags.writeable and not index.vectors.flags.writeable
+    assert np.shares_memory(index.vectors, vectors)
 
 
 @pytest.mark.parametrize(

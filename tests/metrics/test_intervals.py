@@ -145,3 +145,39 @@ def test_a_difference_of_columns_is_the_paired_interval() -> None:
     a, b, cluster = random.random(41), random.random(41), random.integers(0, 13, 41)
     (interval,) = bootstrap_intervals([a - b], cluster, resamples=53, seed=2)
     assert interval == pytest.approx(paired_interval(a, b, cluster, resamples=53, seed=2))
+
+
+def test_several_trainings_are_drawn_beside_the_users() -> None:
+    """Three columns of one model and a model without trainings, against drawing by hand with the same numbers."""
+    random = np.random.default_rng(11)
+    trained, plain, cluster = random.random((47, 3)), random.random(47), random.choice([11, 2, 5, 3, 29], size=47)
+    users = sorted(set(cluster.tolist()))
+    draws = np.random.default_rng(5)
+    means: list[tuple[float, float]] = []
+    for _ in range(211):
+        rows = [row for user in draws.integers(len(users), size=len(users)) for row in np.flatnonzero(cluster == users[user])]
+        seeds = draws.integers(3, size=3)
+        means.append((float(np.mean([trained[rows, seed].mean() for seed in seeds])), float(plain[rows].mean())))
+    found = bootstrap_intervals([trained, plain], cluster, resamples=211, seed=5, level=0.9)
+    for place, (interval, values) in enumerate(zip(found, (trained, plain), strict=True)):
+        assert interval.mean == pytest.approx(values.mean())
+        assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile([mean[place] for mean in means], [0.05, 0.95])))
+
+
+def test_trainings_that_differ_widen_the_interval_and_equal_ones_do_not() -> None:
+    values = np.random.default_rng(2).integers(2, size=101).astype(float)
+    alike = bootstrap_interval(np.column_stack([values] * 5), None, resamples=499, seed=0)
+    apart = bootstrap_interval(np.column_stack([values + shift for shift in (-0.5, -0.25, 0, 0.25, 0.5)]), None, resamples=499, seed=0)
+    alone = bootstrap_interval(values, None, resamples=499, seed=0)
+    assert alike.high - alike.low == pytest.approx(alone.high - alone.low, rel=0.15)
+    assert apart.mean == pytest.approx(alone.mean) and apart.high - apart.low > 2 * (alone.high - alone.low)
+
+
+def test_one_training_is_a_column_like_any_other() -> None:
+    values = np.random.default_rng(4).random(31)
+    assert bootstrap_interval(values[:, None], None, resamples=97, seed=3) == bootstrap_interval(values, None, resamples=97, seed=3)
+
+
+def test_models_trained_differently_often_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"must all be of as many: got \[2, 3\]; train every model with the same seeds"):
+        bootstrap_intervals([np.zeros((7, 2)), np.zeros((7, 3)), np.zeros(7)], None, resamples=10, seed=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from shortlist.baselines.chosen_by import Window, window_of
 from shortlist.baselines.content_neighbours import content_neighbours, content_neighbours_steps
@@ -59,30 +60,43 @@ BASELINES: dict[str, Baseline] = {
     "content-neighbours": _tuned(content_neighbours, content_neighbours_steps, obstacle_to_content),
     "content-transfer": _tuned(content_transfer, content_transfer_steps, obstacle_to_transfer),
 }
-UNTUNED = ("popularity", "co-occurrence")
+ALL = ("all",)
+
+
+def named_baselines(names: Iterable[str]) -> tuple[str, ...]:
+    """The names themselves; every one for "all". Raises ConfigError for a name that is not in BASELINES, or comes twice."""
+    names = tuple(names)
+    if names == ALL:
+        return tuple(BASELINES)
+    _refuse_names(names)
+    return names
+
+
+def ready_baselines(dataset: Dataset, config: Config, names: Iterable[str]) -> tuple[dict[str, Callable[[], Retriever]], dict[str, str]]:
+    """({name: what fits it on the dataset's training examples}, {name: why it cannot be fitted} for the others).
+
+    Raises ConfigError as `named_baselines` does
+    """
+    window = window_of(dataset, config)
+    obstacles = {name: BASELINES[name].obstacle(window) for name in named_baselines(names)}
+    ready: dict[str, Callable[[], Retriever]] = {
+        name: partial(BASELINES[name].fit, window) for name, obstacle in obstacles.items() if obstacle is None
+    }
+    return ready, {name: obstacle for name, obstacle in obstacles.items() if obstacle is not None}
 
 
 def fit_baselines(dataset: Dataset, config: Config, names: Iterable[str]) -> tuple[list[Retriever], dict[str, str]]:
-    """(the baselines of these names, fitted on the dataset's training examples, {name: why it cannot be fitted} for the others).
-
-    Raises ConfigError for a name that is not in BASELINES, or comes twice
-    """
-    names = tuple(names)
-    _refuse_names(names)
-    window = window_of(dataset, config)
-    reasons = {name: reason for name in names if (reason := BASELINES[name].obstacle(window)) is not None}
-    return [BASELINES[name].fit(window) for name in names if name not in reasons], reasons
-
-
-def baselines(dataset: Dataset, config: Config) -> list[Retriever]:
-    """What a model has to beat at the least, without any tuning: popularity and co-occurrence."""
-    return fit_baselines(dataset, config, UNTUNED)[0]
+    """(the baselines of these names, fitted, {name: why it cannot be fitted} for the others). As `ready_baselines`, at once."""
+    ready, obstacles = ready_baselines(dataset, config, names)
+    return [fit() for fit in ready.values()], obstacles
 
 
 def _refuse_names(names: tuple[str, ...]) -> None:
     for place, name in enumerate(names):
         if name not in BASELINES:
             nearest = difflib.get_close_matches(name, BASELINES, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"baselines must be among {', '.join(BASELINES)}: got {name!r} (did you mean {nearest!r}?)")
+            raise ConfigError(
+                f"evaluate.baselines must be among {', '.join(BASELINES)}, or all alone: got {name!r} (did you mean {nearest!r}?)"
+            )
         if name in names[:place]:
-            raise ConfigError(f"baselines must be named once each: got {name!r} twice; take one out")
+            raise ConfigError(f"evaluate.baselines must be named once each: got {name!r} twice; take one out")

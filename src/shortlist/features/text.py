@@ -7,6 +7,7 @@ and underscores (Unicode's definition, with the vowel signs of Indic scripts), i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,7 @@ _HASH_SEED = 29
 _TEXTS_AT_ONCE = 65_536  # whose words are in memory together
 _PAIRS_AT_ONCE = 1 << 22  # (text, token) pairs that are sorted together: they stay near the cache
 _INT32_END = 1 << 31
+_ASCII_WORD = re.compile(r"\w+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,16 @@ class TextEncoder:
             lengths.append(np.diff(offsets))
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
         return Bag(np.concatenate(tokens), offsets, np.concatenate(weights))
+
+    def encode_one(self, text: str | None) -> Bag:
+        """The one bag that `encode` makes of this text. ASCII, where words mean the same to all programs, needs no table library."""
+        if text is None or not text.isascii():
+            return self.encode(pl.Series([text], dtype=pl.String))
+        words = set(_ASCII_WORD.findall(text.lower()))
+        rows = list({row for word in words for row in _word_rows(word, self.table_rows - 1, self.character_ngrams)}) or [MISSING_ROW]
+        tokens = self._heaviest_first[np.sort(self._place[rows])[: self.max_tokens]]
+        offsets = np.array([0, len(tokens)], np.int64)
+        return Bag(tokens, offsets, _unit_length(self.inverse_frequency[tokens], offsets))
 
 
 def fit_text(values: pl.Series, settings: FeatureSettings) -> TextEncoder:

@@ -1,1 +1,1 @@
-"""Search over item vectors: one contract (`contract`), and the indexes that keep it (`exact`). No torch, no model."""
+"""Search over item vectors: one contract (`contract`), the indexes that keep it, the choice of one (`kinds`). No torch, no model."""

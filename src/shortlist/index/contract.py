@@ -9,8 +9,9 @@ products do not (their low bits move with the shape of the batch), so they only 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,7 +38,7 @@ class Index(ABC):
     size      M, the number of rows
     dim       D, the dimension of vectors and queries
 
-    A search never changes the object, and a query's answer has the same bits alone or in any batch.
+    A search never changes the object, and a query's answer has the same bits alone, in any batch, and from `search_one`.
     """
 
     kind: str
@@ -63,14 +64,120 @@ class Index(ABC):
         """Nothing comes back. Writes what `open` needs into the existing `folder`, the vectors left out."""
 
     @abstractmethod
-    def search(self, queries: Float32s, k: int, *, exclude: Sequence[NDArray[Any]] | None = None) -> tuple[Rows, Float32s]:
+    def search(
+        self,
+        queries: Float32s,
+        k: int,
+        *,
+        exclude: Sequence[NDArray[Any]] | None = None,
+        eligible: Eligible | NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Float32s]:
         """(rows, scores), each (B, k): the best rows of every query by inner product, best first, ties by lower row.
 
-        queries  (B, D) float32, finite; B may be 0
-        k        at least 1; where fewer rows are eligible, the rest is row -1 with score -inf
-        exclude  one integer array a query: rows to leave out; unknown rows and repetitions are ignored
-        Raises   ShapeError, ValueError as `check_queries` and `check_exclude` do
+        queries   (B, D) float32, finite; B may be 0
+        k         at least 1; k rows come back while there are k eligible ones that are not excluded, by every kind of index;
+                  what is missing is row -1 with score -inf
+        exclude   one integer array a query: rows to leave out; unknown rows and repetitions are ignored
+        eligible  the only rows that may come back, for all queries: a mask (M,) bool, or better what `prepare` made of it
+        Raises    ShapeError, ValueError as `check_queries`, `check_exclude` and `prepare` do
         """
+
+    @abstractmethod
+    def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
+        """The rows where `mask` (M,) bool is true, ready for any number of searches of this index.
+
+        Reading the mask and copying the vectors of few rows costs more than a search: keep what comes back for as long as the
+        filter holds. Raises ShapeError for another shape or type.
+        """
+
+    def search_one(
+        self,
+        query: Float32s,
+        k: int,
+        *,
+        exclude: NDArray[Any] | None = None,
+        eligible: Eligible | NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (k,): what `search` answers to this query (D,) alone, with less ado."""
+        check_query(query, self.dim, k)
+        rows, scores = self.search(query[None], k, exclude=None if exclude is None else [exclude], eligible=eligible)
+        return rows[0], scores[0]
+
+    def _prepared(self, eligible: Eligible | NDArray[np.bool_] | None) -> Eligible | None:
+        """The eligible rows, prepared where they are not. Raises ValueError for those of another index: rows would be mixed up."""
+        if eligible is None:
+            return None
+        if not isinstance(eligible, Eligible):
+            return self.prepare(eligible)
+        if eligible.index is not self:
+            raise ValueError(
+                f"eligible rows must be prepared by the index that is searched: got those of another {eligible.index.kind} index of "
+                f"{eligible.index.size} rows; prepare the mask again after a version is swapped"
+            )
+        return eligible
+
+
+class Eligible:
+    """Rows that may come back from the searches of one index. Made by `Index.prepare`; never changes.
+
+    index     the index whose rows they are
+    mask      (M,) bool, read-only
+    rows      (E,) int64, ascending
+    gathered  an index over copies of the vectors of just these rows, where they are few enough to be compared one by one;
+              its row i is rows[i], so ties fall as they must
+    """
+
+    __slots__ = ("gathered", "index", "mask", "rows")
+
+    def __init__(self, index: Index, mask: NDArray[np.bool_], *, gather: Callable[[Rows], Index | None]) -> None:
+        """gather   gets the rows, at least one; returns an index over their vectors, or None where they are too many."""
+        check_mask(mask, index.size)
+        self.index = index
+        self.mask = mask.copy()
+        self.mask.flags.writeable = False
+        self.rows: Rows = np.flatnonzero(self.mask)
+        self.rows.flags.writeable = False
+        self.gathered = gather(self.rows) if len(self.rows) else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def search(self, queries: Float32s, k: int, *, exclude: Sequence[NDArray[Any]] | None = None) -> tuple[Rows, Float32s]:
+        """What the index answers among these rows, found by comparing them all. They must be gathered, or none."""
+        if not len(self.rows):
+            check_queries(queries, self.index.dim, k)
+            check_exclude(exclude, len(queries), self.index.size)
+            return np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+        assert self.gathered is not None
+        if exclude is not None:
+            query, row = check_exclude(exclude, len(queries), self.index.size)
+            place = np.minimum(np.searchsorted(self.rows, row), len(self.rows) - 1)
+            place = np.where(self.rows[place] == row, place, -1)
+            exclude = np.split(place, np.searchsorted(query, np.arange(1, len(queries)))) if len(queries) else []
+        places, scores = self.gathered.search(queries, k, exclude=exclude)
+        return np.where(places >= 0, self.rows[places], -1), scores
+
+    def search_one(self, query: Float32s, k: int, *, exclude: NDArray[Any] | None = None) -> tuple[Rows, Float32s]:
+        """What `search` answers to one query (D,)."""
+        if self.gathered is None:
+            rows, scores = self.search(query[None], k, exclude=None if exclude is None else [exclude])
+            return rows[0], scores[0]
+        if exclude is not None:
+            out = known_rows(exclude, self.index.size)
+            place = np.minimum(np.searchsorted(self.rows, out), len(self.rows) - 1)
+            exclude = place[self.rows[place] == out]
+        places, scores = self.gathered.search_one(query, k, exclude=exclude)
+        rows = self.rows[places]
+        rows[places < 0] = -1
+        return rows, scores
+
+
+def check_mask(mask: NDArray[np.bool_], size: int) -> None:
+    """Raises ShapeError unless `mask` is one boolean for each of `size` rows."""
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (size,):
+        raise ShapeError(
+            f"eligible must be a mask ({size},) of bool, one for each row: got {_described(mask)}; make it of this version's items"
+        )
 
 
 def check_vectors(vectors: Float32s) -> float:
@@ -98,6 +205,18 @@ def check_queries(queries: Float32s, dim: int, k: int) -> NDArray[np.float64]:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k must be an integer of at least 1: got {k!r}; ask for one or more results")
     return checked_norms(queries, "queries")
+
+
+def check_query(query: Float32s, dim: int, k: int) -> float:
+    """The Euclidean norm of one query (D,). Raises as `check_queries` does; for a good query it costs a few microseconds."""
+    if not isinstance(query, np.ndarray) or query.ndim != 1:
+        raise ShapeError(f"a query must be one array ({dim},) of float32: got {_described(query)}; `search` takes many")
+    if query.dtype == np.float32 and query.shape[0] == dim and type(k) is int and k >= 1:
+        wide = query.astype(np.float64)
+        norm = math.sqrt(wide.dot(wide))
+        if norm <= LARGEST_NORM:
+            return norm
+    return float(check_queries(query[None], dim, k)[0])
 
 
 def checked_norms(rows: Float32s, name: str) -> NDArray[np.float64]:
@@ -138,6 +257,20 @@ def check_exclude(exclude: Sequence[NDArray[Any]] | None, count: int, size: int)
     return query[known], row[known]
 
 
+def known_rows(exclude: NDArray[Any], size: int) -> Rows:
+    """The rows (E,) int64 to leave out of one query's answer, in no order, perhaps repeated, all of 0..size-1.
+
+    Raises ShapeError as `check_exclude` does.
+    """
+    rows = np.asarray(exclude)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        return check_exclude([rows], 1, size)[1]
+    rows = rows.astype(np.int64)
+    if len(rows) and (rows.min() < 0 or rows.max() >= size):
+        rows = rows[(rows >= 0) & (rows < size)]
+    return rows
+
+
 def rescore(queries: Float32s, vectors: Float32s, rows: Rows) -> Float32s:
     """The canonical scores (B, W) float32 of `rows` (B, W) for their queries; row -1 scores -inf."""
     if rows.ndim != 2 or len(rows) != len(queries):
@@ -155,8 +288,41 @@ def score_pairs(queries: Float32s, vectors: Float32s, query: Rows, row: Rows) ->
     for start in range(0, len(row), step):
         part = slice(start, start + step)
         products = np.multiply(queries[query[part]], vectors[row[part]], dtype=np.float64)  # (n, D)
-        scores[part] = _sum_by_halving(products) + 0.0
+        scores[part] = _sum_by_halving(products)
+    return scores + np.float32(0.0)  # no -0, also where a tiny number was rounded to one
+
+
+def score_rows(query: Float32s, vectors: Float32s, rows: Rows, largest: float) -> Float32s:
+    """The canonical scores (W,) float32 of `rows` (W,) for one query (D,), as `score_pairs` gives them but five times as fast.
+
+    largest  at least |query| times the norm of any row
+
+    A float64 product in any order of adding is within (2 D + 4) 2^-53 |q||v| of the sum by halving. Where all numbers within
+    that distance round to one float32, it is the canonical score; the few other rows are added up by halving.
+    """
+    sums = vectors.take(rows, axis=0).astype(np.float64) @ query.astype(np.float64)
+    error = (2 * len(query) + 4) * 2.0**-53 * largest
+    scores, above = (sums - error).astype(np.float32), (sums + error).astype(np.float32)
+    if not np.array_equal(scores, above):
+        unsure = np.flatnonzero(scores != above)
+        scores[unsure] = score_pairs(query[None], vectors, np.zeros(len(unsure), np.int64), rows[unsure])
+    scores += np.float32(0.0)  # no -0
     return scores
+
+
+def best_of_one(rows: Rows, scores: Float32s, k: int) -> tuple[Rows, Float32s]:
+    """(rows, scores), each (k,): the first k of distinct candidates (W,) by falling score, ties by row, padded with -1 and -inf."""
+    if len(rows) > k:
+        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+        rows, scores = rows[kept], scores[kept]
+    order = np.lexsort((rows, -scores))[:k]
+    if len(order) == k:
+        return rows[order], scores[order]
+    missing = k - len(order)
+    return (
+        np.concatenate([rows[order], np.full(missing, -1, np.int64)]),
+        np.concatenate([scores[order], np.full(missing, -np.inf, np.float32)]),
+    )
 
 
 def order_keys(rows: Rows, scores: Float32s) -> Keys:
@@ -207,6 +373,10 @@ def _sum_by_halving(products: NDArray[np.float64]) -> NDArray[np.float64]:
         products[:, :half] += products[:, width - half : width]
         width -= half
     return products[:, 0]
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
 def _refuse_shape(array: Float32s, name: str, shape: str) -> None:

@@ -20,23 +20,29 @@ from numpy.typing import NDArray
 from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import (
+    Eligible,
     Float32s,
     Index,
     Keys,
     Rows,
+    best_of_one,
     check_exclude,
     check_queries,
+    check_query,
     check_vectors,
     from_order_keys,
+    known_rows,
     order_keys,
     padded,
     score_pairs,
+    score_rows,
 )
 
 FACTS_FILE = "exact.json"
 FACTS_LARGEST_BYTES = 4096
 QUERY_BLOCK = 128
 BLOCK_ENTRIES = 1 << 22  # scores at a time: 16 MB
+GATHERED_SHARE = 1 / 8  # of the corpus: copying more than that costs one query more than it saves
 GROUPS_PER_RESULT = 8  # with 8k groups, the k-th largest group maximum lets about 1.07k entries through
 NOTHING = np.uint64(0xFF800000_FFFFFFFF)  # the order key of row -1 with score -inf
 LOWEST = np.finfo(np.float32).min
@@ -55,9 +61,9 @@ class ExactIndex(Index):
     is_exact = True
 
     def __init__(self, vectors: Float32s) -> None:
-        self._largest_norm = check_vectors(vectors)
-        self._vectors = vectors.view()
-        self._vectors.flags.writeable = False
+        self.largest_norm = check_vectors(vectors)
+        self.vectors = vectors.view()
+        self.vectors.flags.writeable = False
         self.size, self.dim = vectors.shape
 
     @classmethod
@@ -85,11 +91,32 @@ class ExactIndex(Index):
         facts = _Facts(kind=self.kind, size=self.size, dim=self.dim)
         (folder / FACTS_FILE).write_bytes(msgspec.json.encode(facts))
 
-    def search(self, queries: Float32s, k: int, *, exclude: Sequence[NDArray[Any]] | None = None) -> tuple[Rows, Float32s]:
+    def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
+        """The rows of `mask`, with copies of their vectors where these are at most a GATHERED_SHARE of the corpus."""
+        return Eligible(self, mask, gather=lambda rows: gather(self.vectors, rows) if len(rows) <= GATHERED_SHARE * self.size else None)
+
+    def search(
+        self,
+        queries: Float32s,
+        k: int,
+        *,
+        exclude: Sequence[NDArray[Any]] | None = None,
+        eligible: Eligible | NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Float32s]:
         """(rows, scores), each (B, k), as the contract says."""
+        allowed = self._prepared(eligible)
+        if allowed is not None and (allowed.gathered is not None or not len(allowed)):
+            return allowed.search(queries, k, exclude=exclude)
+        return self.search_masked(queries, k, exclude=exclude, mask=None if allowed is None else allowed.mask)
+
+    def search_masked(
+        self, queries: Float32s, k: int, *, exclude: Sequence[NDArray[Any]] | None = None, mask: NDArray[np.bool_] | None = None
+    ) -> tuple[Rows, Float32s]:
+        """What `search` answers, found by comparing all rows and leaving out those where `mask` (M,) is false."""
         norms = check_queries(queries, self.dim, k)
         excluded = check_exclude(exclude, len(queries), self.size)
-        slack = _largest_error(norms * self._largest_norm, self.dim)
+        ineligible = None if mask is None else ~mask
+        slack: Float32s = largest_error(norms * self.largest_norm, self.dim).astype(np.float32)
         best = np.full((len(queries), min(k, self.size)), NOTHING, np.uint64)  # (B, min(k, M)) order keys
         rows_at_once = max(1, min(len(queries), QUERY_BLOCK))
         columns_at_once = BLOCK_ENTRIES // rows_at_once
@@ -97,33 +124,79 @@ class ExactIndex(Index):
             columns = slice(start, min(start + columns_at_once, self.size))
             for first in range(0, len(queries), rows_at_once):
                 lines = slice(first, min(first + rows_at_once, len(queries)))
-                self._search_block(queries, lines, columns, slack, excluded, best)
+                self._search_block(queries, lines, columns, slack, excluded, ineligible, best)
         return padded(*from_order_keys(best), k)
 
+    def search_one(
+        self,
+        query: Float32s,
+        k: int,
+        *,
+        exclude: NDArray[Any] | None = None,
+        eligible: Eligible | NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (k,), as the contract says."""
+        norm = check_query(query, self.dim, k)
+        allowed = self._prepared(eligible)
+        if allowed is not None and (allowed.gathered is not None or not len(allowed)):
+            return allowed.search_one(query, k, exclude=exclude)
+        out = None if exclude is None else known_rows(exclude, self.size)
+        return self.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
+
+    def scan_one(self, query: Float32s, norm: float, k: int, out: Rows | None, mask: NDArray[np.bool_] | None) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (k,), of a checked query of norm `norm`, found by comparing all rows.
+
+        out   known rows to leave out
+        mask  (M,), false for those that may not come back
+        """
+        largest = norm * self.largest_norm
+        scores = self.vectors @ query  # (M,)
+        if mask is not None:
+            scores[~mask] = -np.inf
+        if out is not None:
+            scores[out] = -np.inf
+        least = reached_by(scores[None], min(k, self.size))[0] - 2 * np.float32(largest_error(largest, self.dim))
+        rows = np.flatnonzero(scores >= max(least, LOWEST))
+        return best_of_one(rows, score_rows(query, self.vectors, rows, largest), k)
+
     def _search_block(
-        self, queries: Float32s, lines: slice, columns: slice, slack: Float32s, excluded: tuple[Rows, Rows], best: Keys
+        self,
+        queries: Float32s,
+        lines: slice,
+        columns: slice,
+        slack: Float32s,
+        excluded: tuple[Rows, Rows],
+        ineligible: NDArray[np.bool_] | None,
+        best: Keys,
     ) -> None:
         """Nothing comes back: best[lines] takes in what the block of `lines` by `columns` holds."""
-        scores = queries[lines] @ self._vectors[columns].T  # (b, C)
+        scores = queries[lines] @ self.vectors[columns].T  # (b, C)
+        if ineligible is not None:
+            scores[:, ineligible[columns]] = -np.inf
         _blank(scores, lines, columns, excluded)
         k = best.shape[1]
         _, so_far = from_order_keys(best[lines, k - 1])
-        least = np.maximum(_reached_by(scores, k) - 2 * slack[lines], so_far - slack[lines])
+        least = np.maximum(reached_by(scores, k) - 2 * slack[lines], so_far - slack[lines])
         query, column = _at_least(scores, np.maximum(least, LOWEST))
         if not len(query):
             return
         row = column + columns.start
-        keys = order_keys(row, score_pairs(queries[lines], self._vectors, query, row))
+        keys = order_keys(row, score_pairs(queries[lines], self.vectors, query, row))
         found = _one_line_each(query, keys, len(scores))
         best[lines] = np.sort(np.concatenate([best[lines], found], axis=1), axis=1)[:, :k]
 
 
-def _largest_error(norms: NDArray[np.float64], dim: int) -> Float32s:
-    """How far (B,) a float32 inner product of `dim` terms can be from the canonical score; `norms` (B,) are |q| max|v|.
+def gather(vectors: Float32s, rows: Rows) -> ExactIndex:
+    """An exact index over copies of the vectors at `rows`."""
+    return ExactIndex(np.ascontiguousarray(vectors[rows]))
+
+
+def largest_error(norms: Any, dim: int) -> Any:
+    """How far a float32 inner product of `dim` terms can be from the canonical score; `norms`, one or (B,), are |q| max|v|.
 
     Twice the textbook bound (dim + 1) u |q||v|, u = 2^-24 (Higham, Accuracy and Stability, 3.1), and room for underflow.
     """
-    return (2 * (dim + 1) * 2.0**-24 * norms + dim * 1e-37).astype(np.float32)
+    return 2 * (dim + 1) * 2.0**-24 * norms + dim * 1e-37
 
 
 def _blank(scores: Float32s, lines: slice, columns: slice, excluded: tuple[Rows, Rows]) -> None:
@@ -135,7 +208,7 @@ def _blank(scores: Float32s, lines: slice, columns: slice, excluded: tuple[Rows,
     scores[query[inside], row[inside]] = -np.inf
 
 
-def _reached_by(scores: Float32s, k: int) -> Float32s:
+def reached_by(scores: Float32s, k: int) -> Float32s:
     """A score (b,) that at least k entries of every line reach: the k-th largest maximum of groups; -inf where k > C."""
     count = scores.shape[1]
     if k > count:

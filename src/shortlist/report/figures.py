@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shortlist.report.chart import Chart, Point, Series
 from shortlist.report.inputs import Estimate, Evaluation, Slice
 from shortlist.report.scales import linear_axis, log_axis, named_axis
-from shortlist.report.verdict import queries_wide
+from shortlist.report.verdict import ranked_queries
 from shortlist.report.wording import interval, metric_name, number
 from shortlist.slices import AGE_BANDS, DECILES
 from shortlist.times import DAY_US
@@ -93,15 +93,14 @@ def recall_by_k_figure(evaluation: Evaluation) -> Figure | Missing:
 
 
 def recall_curves(evaluation: Evaluation) -> dict[str, NDArray[np.float64]]:
-    """For each model recall@1 ... recall@K of the longest list, (K,); every split weighs alike."""
+    """For each model recall@1 ... recall@K of the longest list, (K,); every split, and every training, weighs alike."""
     assert evaluation.ranks is not None
-    wide, longest = queries_wide(evaluation.ranks, evaluation.models), evaluation.cut_offs[-1]
-    weight = wide["weight"].to_numpy()
+    queries, longest = ranked_queries(evaluation.ranks, evaluation.models), evaluation.cut_offs[-1]
     curves = {}
-    for model in evaluation.models:
-        rank = wide[model].to_numpy()
-        found = rank <= longest
-        at_rank = np.bincount(rank[found], weights=weight[found], minlength=longest + 1)[1:]
+    for model, ranks in queries.ranks.items():
+        weight = np.broadcast_to(queries.weight[:, None], ranks.shape)
+        found = ranks <= longest
+        at_rank = np.bincount(ranks[found], weights=weight[found], minlength=longest + 1)[1:]
         curves[model] = np.cumsum(at_rank) / weight.sum()
     return curves
 

@@ -1,8 +1,6 @@
 """The evaluation folder, read and checked: the one file of this package that knows the names and shapes of its files.
 
-evaluation.json   the table (evaluation_table.evaluation_table); its "made" says how it was made (provenance.how_made)
-ranks.parquet     every rank (evaluation_table.ranks_frame)
-examples.json     a list of queries, each with what every model recommends
+evaluation.json, ranks.parquet, examples.json      as evaluation_folder.py says
 study-*.json      studies; those with `rows` by `index_batch_size` are drawn
 **/train.jsonl    the log of training of each run, beside its config.toml and run.json (training.py)
 
@@ -22,10 +20,11 @@ import numpy as np
 import polars as pl
 
 from shortlist.errors import DataError
+from shortlist.evaluation_folder import EXAMPLES_FILE, RANKS_FILE, TABLE_FILE, split_folder
 from shortlist.report.training import Trained, read_training
 
-TABLE_FILE, RANKS_FILE, EXAMPLES_FILE, STUDY_FILES = "evaluation.json", "ranks.parquet", "examples.json", "study-*.json"
-_RANKS_COLUMNS = {"split", "query", "asker", "model", "rank"}
+STUDY_FILES = "study-*.json"
+_RANKS_COLUMNS = {"split", "query", "asker", "model", "seed", "rank"}
 _SAME = 1e-6  # recall computed twice from the same ranks
 _Kind = TypeVar("_Kind")
 
@@ -40,6 +39,7 @@ class Estimate(_Part, frozen=True):
     mean: float
     low: float | None = None
     high: float | None = None
+    seeds: list[float] | None = None  # the mean of each training, where there are several
 
 
 Estimates = dict[str, dict[str, Estimate]]  # model -> metric
@@ -52,6 +52,7 @@ class Split(_Part, frozen=True):
     train_examples: int
     queries: int
     models: dict[str, dict[str, float]]
+    tuned: dict[str, dict[str, Any]] = {}  # by model, what was chosen within the training window
     repeats_left_out: int = 0
     unrewarded_left_out: int = 0
 
@@ -94,6 +95,8 @@ class Table(_Part, frozen=True):
     compared: Compared
     slices: dict[str, Slice]
     days: str | None = None
+    seeds: list[int] = []  # that the models were trained with
+    baselines_left_out: dict[str, str] = {}  # why
     made: Made | None = None
 
 
@@ -115,6 +118,7 @@ class Example(_Part, frozen=True):
     history: list[str]
     next: str
     lists: dict[str, list[Listed]]
+    ranks: dict[str, int | None] = {}  # where each model has the item chosen next; None = beyond the largest K
 
 
 class BatchSize(_Part, frozen=True):
@@ -176,7 +180,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         table=table,
         ranks=_read_ranks(folder / RANKS_FILE),
         examples=examples,
-        trained=read_training(folder),
+        trained=[run for run in read_training(folder) if _is_of(run, table)],
         studies=[study for study in studies.values() if study is not None],
         undrawn_studies=[name for name, study in studies.items() if study is None],
     )
@@ -201,6 +205,13 @@ def _check_table(path: Path, table: Table) -> None:
     unknown = [name for name in (table.compared.model, *table.compared.minus) if name not in table.models]
     if unknown:
         raise DataError(f"{path} must compare models that it lists ({', '.join(table.models)}): got {', '.join(unknown)}")
+
+
+def _is_of(run: Trained, table: Table) -> bool:
+    """Whether a run is of a split and a seed of this table: an earlier evaluation into the same folder may have had others."""
+    split, _, seed = run.name.partition("/")
+    is_known_seed = not seed or not table.seeds or seed in {f"seed-{number}" for number in table.seeds}
+    return is_known_seed and split in {split_folder(one.name) for one in table.splits}
 
 
 def _studies(folder: Path) -> Iterator[tuple[str, BatchSizeStudy | None]]:

@@ -14,13 +14,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shortlist import __version__
+from shortlist.evaluation_folder import split_folder
 from shortlist.report.chart import COLOURS, svg
 from shortlist.report.figures import EVALUATE, Missing, age_figure, coverage_figure, popularity_figure, recall_by_k_figure
-from shortlist.report.inputs import Estimate, Evaluation, Example, Split, read_evaluation
+from shortlist.report.inputs import Estimate, Evaluation, Split, read_evaluation
 from shortlist.report.training import Trained
 from shortlist.report.training_figures import batch_size_figures, training_figures
 from shortlist.report.verdict import Verdict, verdicts
-from shortlist.report.wording import headline, interval, measured, metric_name, number, score
+from shortlist.report.wording import headline, interval, measured, metric_name, number, score, tuned_words
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def render(evaluation: Evaluation, *, title: str) -> str:
         ranked=list(found),
         verdicts=found,
         others=_other_metrics(evaluation, found),
+        trainings=seed_rows(evaluation, list(found)),
+        tuned=[(split.name, model, tuned_words(tuned)) for split in evaluation.table.splits for model, tuned in split.tuned.items()],
         windows=[(split, _window(run)) for split, run in _runs_of_splits(evaluation)],
         popularity=popularity_figure(evaluation),
         age=age_figure(evaluation),
@@ -76,6 +79,7 @@ def render(evaluation: Evaluation, *, title: str) -> str:
         warned=[run for run in evaluation.trained if run.warned],
         batch_sizes=batch_size_figures(evaluation),
         examples=evaluation.examples,
+        longest=evaluation.cut_offs[-1],
         no_examples=Missing("examples.json is not in this folder.", EVALUATE),
         settings=next((run for run in evaluation.trained if run.settings is not None), None),
         settings_differ=len({run.settings for run in evaluation.trained}) > 1,
@@ -94,10 +98,14 @@ def bars(evaluation: Evaluation, primary: Verdict) -> list[Bar]:
     return sorted(found, key=lambda bar: -bar.estimate.mean)
 
 
-def places_of_hit(example: Example) -> dict[str, int | None]:
-    """For each model where in its list the item chosen next stands, from 1; None where the list does not hold it."""
-    hits = {model: [place for place, listed in enumerate(entries, start=1) if listed.hit] for model, entries in example.lists.items()}
-    return {model: places[0] if places else None for model, places in hits.items()}
+def seed_rows(evaluation: Evaluation, ranked: list[str]) -> list[tuple[str, int, list[float]]]:
+    """(model, seed, its mean by each of the metrics) for every training of the models that were trained several times."""
+    seeds, found = evaluation.table.seeds, []
+    for model, metrics in evaluation.table.models.items():
+        if len(seeds) > 1 and metrics[ranked[0]].seeds is not None:
+            by_metric = [metrics[name].seeds or [] for name in ranked]
+            found += [(model, seed, [values[place] for values in by_metric]) for place, seed in enumerate(seeds)]
+    return found
 
 
 @cache
@@ -110,7 +118,6 @@ def _environment() -> Environment:
         "number": number,
         "interval": interval,
         "score": score,
-        "places_of_hit": places_of_hit,
         "svg": svg,
     }
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
@@ -124,12 +131,12 @@ def _other_metrics(evaluation: Evaluation, ranked: dict[str, Verdict]) -> list[s
 
 
 def _runs_of_splits(evaluation: Evaluation) -> Iterator[tuple[Split, Trained | None]]:
-    """Each split with the (first) run that was trained for it, whose folder is named after it (backtest.py)."""
+    """Each split with the first run that was trained for it."""
     by_folder: dict[str, Trained] = {}
     for run in evaluation.trained:
         by_folder.setdefault(run.name.split("/")[0], run)
     for split in evaluation.table.splits:
-        yield split, by_folder.get(split.name.replace("%", "").replace(" ", "-"))
+        yield split, by_folder.get(split_folder(split.name))
 
 
 def _window(run: Trained | None) -> str:

@@ -24,7 +24,7 @@ def how_made(arguments: Sequence[str]) -> dict[str, Any]:
     """
     return {
         "command": shlex.join(["shortlist", *arguments]),
-        "commit": _commit(),
+        "commit": current_commit(),
         "versions": {"shortlist": __version__, "python": platform.python_version(), **_versions()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -40,7 +40,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str | None:
+def current_commit() -> str | None:
     """The commit of the checkout that holds this file, and whether it was changed since."""
     here = Path(__file__)
     if _git("ls-files", "--error-unmatch", here.name) is None:  # installed into some other project's tree, or no checkout at all

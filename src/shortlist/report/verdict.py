@@ -47,15 +47,31 @@ def verdicts(evaluation: Evaluation) -> dict[str, Verdict]:
     return {metric: _verdict(evaluation, metric) for metric in shared if metric.split("@")[0] in _OF_A_RANK}
 
 
-def queries_wide(ranks: pl.DataFrame, models: list[str]) -> pl.DataFrame:
-    """One row a query: split, query, asker, `weight` (1 / queries of its split), and each model's rank under its name.
+@dataclass(frozen=True)
+class RankedQueries:
+    """The queries of all splits, one below the other, and where each model ranked them."""
 
-    A positive beyond the largest K has the rank NOT_FOUND.
-    """
-    wide = ranks.with_columns(pl.col("rank").fill_null(NOT_FOUND)).pivot(
-        "model", index=["split", "query", "asker"], values="rank", maintain_order=True
+    cluster: NDArray[np.int64]  # (N,) who asked; nobody in particular is a cluster of its own
+    weight: NDArray[np.float64]  # (N,) 1 / queries of its split
+    ranks: dict[str, NDArray[np.int64]]  # by model (N, S), a column a training; NOT_FOUND beyond the largest K
+
+
+def ranked_queries(ranks: pl.DataFrame, models: list[str]) -> RankedQueries:
+    """What ranks.parquet (evaluation_table.ranks_frame) says, by query."""
+    filled = ranks.with_columns(pl.col("rank").fill_null(NOT_FOUND)).sort("split", "query", maintain_order=True)
+    wide = {model: _by_training(filled.filter(pl.col("model") == model)) for model in models}
+    first = wide[models[0]].select("split", "asker", (1.0 / pl.len().over("split")).alias("weight"))
+    asker = first["asker"].fill_null(-1).to_numpy()
+    return RankedQueries(
+        np.where(asker < 0, -1 - np.arange(len(asker)), asker),
+        first["weight"].to_numpy(),
+        {model: frame.drop("split", "query", "asker").to_numpy() for model, frame in wide.items()},
     )
-    return wide.select("split", "query", "asker", (1.0 / pl.len().over("split")).alias("weight"), *models)
+
+
+def _by_training(ranks: pl.DataFrame) -> pl.DataFrame:
+    """One row a query of one model: split, query, asker, and the rank by each training."""
+    return ranks.pivot("seed", index=["split", "query", "asker"], values="rank", maintain_order=True)
 
 
 def _verdict(evaluation: Evaluation, metric: str) -> Verdict:
@@ -71,12 +87,9 @@ def _differences(evaluation: Evaluation, metric: str, best: str, others: list[st
         return {other: compared.minus[other][metric] for other in others}
     if evaluation.ranks is None or not others:
         return {}
-    wide = queries_wide(evaluation.ranks, evaluation.models)
+    queries = ranked_queries(evaluation.ranks, evaluation.models)
     name, k = metric.split("@")
-    values = {model: _OF_A_RANK[name](wide[model].to_numpy(), int(k)) for model in (best, *others)}
-    asker = wide["asker"].fill_null(-1).to_numpy()
-    cluster = np.where(asker < 0, -1 - np.arange(len(asker)), asker)  # nobody in particular stands alone
-    found = bootstrap_intervals(
-        [values[best] - values[other] for other in others], cluster, weight=wide["weight"].to_numpy(), resamples=RESAMPLES, seed=SEED
-    )
+    values = {model: np.column_stack([_OF_A_RANK[name](rank, int(k)) for rank in queries.ranks[model].T]) for model in (best, *others)}
+    differences = [values[best] - values[other] for other in others]
+    found = bootstrap_intervals(differences, queries.cluster, weight=queries.weight, resamples=RESAMPLES, seed=SEED)
     return {other: Estimate(mean=mean, low=low, high=high) for other, (mean, low, high) in zip(others, found, strict=True)}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from shortlist.report.inputs import Estimate, Evaluation
 from shortlist.report.verdict import Verdict
 
@@ -45,6 +48,15 @@ def interval(estimate: Estimate, *, signed: bool = False) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
     return f"[{number(estimate.low, signed=signed)}, {number(estimate.high, signed=signed)}]"
+
+
+def tuned_words(tuned: Mapping[str, Any]) -> str:
+    """ "half life 4.0, factors 64; by 1,234 queries"."""
+    chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in tuned.items() if name != "tuned_on")
+    judged = tuned.get("tuned_on")
+    if judged is None:
+        return chosen
+    return f"{chosen}; by {judged:,} queries" if judged else f"{chosen}; not tuned: the log is too small to hold any choice out"
 
 
 def headline(verdict: Verdict, evaluation: Evaluation) -> tuple[str, str]:
@@ -107,6 +119,12 @@ def measured(evaluation: Evaluation) -> list[tuple[str, str]]:
             f"{table.interval}." + ("" if "seed" in table.interval else " What another training seed would change is not in them."),
         ),
     ]
+    if len(table.seeds) > 1:
+        facts.append(
+            ("Trainings", f"{len(table.seeds)} a split, with seeds {_joined([str(seed) for seed in table.seeds])}; means are over all.")
+        )
+    if table.baselines_left_out:
+        facts.append(("Not compared", " ".join(f"{name}: {reason}." for name, reason in table.baselines_left_out.items())))
     left_out = sum(split.repeats_left_out for split in table.splits), sum(split.unrewarded_left_out for split in table.splits)
     if any(left_out):
         facts.append(("Not tested", f"{left_out[0]:,} choices of items already known, {left_out[1]:,} with a reward of 0."))

@@ -137,6 +137,13 @@ class Reloaded(Message, frozen=True, omit_defaults=False):
     changed: bool
 
 
+class State(Message, frozen=True, omit_defaults=False):
+    """How the server is: "starting", "ready", "draining" or "failed"; and the version that answers."""
+
+    state: str
+    version: str | None = None
+
+
 class Problem(Message, frozen=True, omit_defaults=False):
     """An error, for people and machines."""
 

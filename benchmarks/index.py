@@ -1,0 +1,201 @@
+"""How fast is each kind of index, how much does it find, and what does ours cost beside the bare library?
+
+    python benchmarks/index.py             # 200k x 64; tables; about four minutes on two cores, most of it building
+    python benchmarks/index.py --large     # 1M x 128; about fifteen minutes and 4 GB
+    python benchmarks/index.py --json      # one JSON line on stdout
+
+Data: 2,000 clusters, log-normal norms (sigma .25), unit queries near the same clusters, inner product; k = 100. One query at a time
+on one thread, as a request comes. Approximate kinds are tuned to `--recall` on 1,000 queries; recall is of 500 others, against exact
+search. "bare" is the library alone at the same partitions, re-scoring as many rows by its own copy of the vectors, ids and float
+scores as it gives them; of exact search, one matrix product and a partial sort.
+Filters let through a random share of the rows, prepared once. Times are medians; a busy machine shows in p99.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: one query, one core
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from record import run_record
+
+from shortlist.config import IndexSettings
+from shortlist.index import engines
+from shortlist.index.contract import Index
+from shortlist.index.exact import ExactIndex
+from shortlist.index.faiss import FaissIndex
+from shortlist.index.int8 import Int8Index
+from shortlist.index.kinds import KINDS
+from shortlist.index.proposing import ProposingIndex
+from shortlist.index.scann import ScannIndex, tree_and_codes
+from shortlist.index.tuning import tuned
+
+Floats = NDArray[np.float32]
+Search = Callable[[Floats], NDArray[Any]]  # a query -> rows
+K = 100
+CLUSTERS = 2000
+NORM_SIGMA = 0.25
+SPREAD = 0.7  # length of the noise around a centre of length 1
+TUNING, ASKED, TIMED = 1000, 500, 400
+SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
+EXCLUDED = 10_000
+
+
+def corpus(size: int, dim: int, queries: int, seed: int = 0) -> tuple[Floats, Floats]:
+    """(vectors (size, dim), unit queries (queries, dim))."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((CLUSTERS, dim), dtype=np.float32)
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+
+    def directions(count: int) -> Floats:
+        points = centres[random.integers(CLUSTERS, size=count)]
+        points += np.float32(SPREAD / np.sqrt(dim)) * random.standard_normal((count, dim), dtype=np.float32)
+        return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+    norms = np.exp(NORM_SIGMA * random.standard_normal((size, 1))).astype(np.float32)
+    return directions(size) * norms, directions(queries)
+
+
+def timed(search: Search, queries: Floats) -> dict[str, float]:
+    """p50 and p99 in microseconds, and queries a second, of one query after the other."""
+    for query in queries[:20]:
+        search(query)
+    seconds = []
+    for query in queries[:TIMED]:
+        start = time.perf_counter()
+        search(query)
+        seconds.append(time.perf_counter() - start)
+    p50, p99 = np.quantile(seconds, [0.5, 0.99]) * 1e6
+    return {"p50_us": round(float(p50), 1), "p99_us": round(float(p99), 1), "per_second": round(1e6 / float(p50))}
+
+
+def recall(search: Search, queries: Floats, true: NDArray[np.int64]) -> float:
+    """The mean share of each query's true rows that are found."""
+    return round(
+        float(np.mean([len(np.intersect1d(search(query), rows)) / len(rows) for query, rows in zip(queries, true, strict=True)])), 4
+    )
+
+
+def bare_search(index: Index, vectors: Floats) -> Search:
+    """The library behind `index`, asked without us for K rows."""
+    if isinstance(index, ScannIndex):
+        effort = index.efforts[0]
+        with engines.unheard():
+            searcher = tree_and_codes(vectors, index.leaves, threads=os.cpu_count() or 1).reorder(effort.rescored).build()
+        searcher.set_num_threads(1)
+        return lambda query: searcher.search(query, K, effort.rescored, effort.searched)[0]
+    if isinstance(index, FaissIndex):
+        faiss = engines.require("faiss")
+        effort, library = index.efforts[0], index.library
+        refined = faiss.IndexRefineFlat(library, faiss.swig_ptr(vectors))
+        inner = faiss.SearchParametersIVF(nprobe=effort.searched)
+        parameters = faiss.IndexRefineSearchParameters(k_factor=effort.rescored / K, base_index_params=inner)
+        faiss.omp_set_num_threads(1)
+        return lambda query: refined.search(query[None], K, params=parameters)[1][0]
+    if isinstance(index, Int8Index):
+        return lambda query: np.argpartition(index.estimates(query), len(vectors) - K)[-K:]
+    return lambda query: np.argpartition(vectors @ query, len(vectors) - K)[-K:]
+
+
+def measured(kind: str, vectors: Floats, queries: Floats, target: float) -> dict[str, Any]:
+    """Everything about one kind."""
+    settings = IndexSettings(kind=kind, target_recall=target, target_k=K)
+    asked = queries[TUNING : TUNING + ASKED]
+    exact = ExactIndex.build(vectors, settings)
+    true, _ = exact.search(asked, K)
+    start = time.perf_counter()
+    index = KINDS[kind].build(vectors, settings)
+    build_seconds = time.perf_counter() - start
+    facts: dict[str, Any] = {"exact": index.is_exact}
+    if isinstance(index, ProposingIndex):
+        index, proof = tuned(index, queries[:TUNING], settings)
+        facts |= {"leaves": index.leaves, "efforts": list(map(msgspec.to_builtins, index.efforts)), "proof": msgspec.to_builtins(proof)}
+    total_seconds = time.perf_counter() - start
+    ours = lambda query: index.search_one(query, K)[0]  # noqa: E731
+    bare = bare_search(index, vectors)
+    figures: dict[str, Any] = {
+        "kind": kind,
+        "build_s": round(build_seconds, 1),
+        "build_and_tune_s": round(total_seconds, 1),
+        "facts": facts,
+        "ours": {"recall": recall(ours, asked, true), **timed(ours, asked)},
+        "bare": {"recall": recall(bare, asked, true), **timed(bare, asked)},
+        "filters": [_filtered(index, exact, share, asked) for share in SHARES],
+        "excluded": _excluding(index, exact, asked),
+    }
+    return figures
+
+
+def _filtered(index: Index, exact: ExactIndex, share: float, asked: Floats) -> dict[str, Any]:
+    mask = np.random.default_rng(1).random(index.size) < share
+    eligible = index.prepare(mask)
+    true = exact.search(asked, K, eligible=mask)[0]
+    search = lambda query: index.search_one(query, K, eligible=eligible)[0]  # noqa: E731
+    found = np.stack([search(query) for query in asked])
+    missing = int(((found < 0) & (true >= 0)).sum())
+    hits = [len(np.intersect1d(a[a >= 0], b[b >= 0])) / (b >= 0).sum() for a, b in zip(found, true, strict=True)]
+    return {"share": share, "eligible": len(eligible), "recall": round(float(np.mean(hits)), 4), "missing": missing, **timed(search, asked)}
+
+
+def _excluding(index: Index, exact: ExactIndex, asked: Floats) -> dict[str, Any]:
+    """10,000 random rows and each query's own best 50 left out."""
+    random = np.random.default_rng(2).integers(index.size, size=EXCLUDED - 50)
+    best = exact.search(asked, 50)[0]
+    out = [np.concatenate([random, rows]) for rows in best]
+    true = exact.search(asked, K, exclude=out)[0]
+    found = [index.search_one(query, K, exclude=rows)[0] for query, rows in zip(asked, out, strict=True)]
+    hits = [len(np.intersect1d(a, b)) / K for a, b in zip(found, true, strict=True)]
+    search = lambda query: index.search_one(query, K, exclude=out[0])[0]  # noqa: E731
+    return {"rows": EXCLUDED, "recall": round(float(np.mean(hits)), 4), **timed(search, asked)}
+
+
+def printed(results: list[dict[str, Any]]) -> None:
+    """Nothing comes back: the tables, for people."""
+    heads = ["build s", "+ tuning", "recall", "p50 us", "p99 us", "per s", "bare recall", "bare p50", "ours/bare"]
+    print(f"{'kind':8}" + "".join(f"{head:>12}" for head in heads))
+    for one in results:
+        ours, bare = one["ours"], one["bare"]
+        cells = [one["build_s"], one["build_and_tune_s"], ours["recall"], ours["p50_us"], ours["p99_us"], ours["per_second"]]
+        cells += [bare["recall"], bare["p50_us"], round(ours["per_second"] / bare["per_second"], 2)]
+        print(f"{one['kind']:8}" + "".join(f"{cell:12}" for cell in cells))
+    print(f"\n{'kind':8}{'filter':>10}{'recall':>9}{'missing':>9}{'p50 us':>9}{'to unfiltered':>15}")
+    for one in results:
+        for row in one["filters"]:
+            ratio = row["p50_us"] / one["filters"][0]["p50_us"]
+            print(f"{one['kind']:8}{row['share']:10.1%}{row['recall']:9.4f}{row['missing']:9d}{row['p50_us']:9.0f}{ratio:15.2f}")
+        print(f"{one['kind']:8}{'-10,000':>10}{one['excluded']['recall']:9.4f}{'':9}{one['excluded']['p50_us']:9.0f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON line instead of tables")
+    parser.add_argument("--large", action="store_true", help="1M x 128 instead of 200k x 64")
+    parser.add_argument("--recall", type=float, default=0.95, help="what approximate kinds are tuned to")
+    parser.add_argument("--kinds", nargs="+", default=["exact", "int8", "scann", "faiss"])
+    options = parser.parse_args()
+    size, dim = (1_000_000, 128) if options.large else (200_000, 64)
+    vectors, queries = corpus(size, dim, TUNING + ASKED)
+    results = []
+    for kind in options.kinds:
+        if kind in ("scann", "faiss") and not engines.is_installed(kind):
+            print(f"{kind} is not installed: left out")
+            continue
+        results.append(measured(kind, vectors, queries, options.recall))
+        print(f"{kind}: {results[-1]['ours']}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"benchmark": "index", "size": size, "dim": dim, "k": K, "results": results, **run_record()}))
+    else:
+        printed(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""What the approximate indexes share: a library proposes rows, our own vectors decide.
+
+A library (`scann`, `faiss`) holds codes of the vectors, a sixteenth of their size, and names the rows that seem best. They are
+compared by their vectors in float32, and the best of them by the canonical score: results have the bits that the exact index
+gives to the same rows. The library keeps no vectors, so memory and disk hold them once.
+
+How hard the library must look depends on how many rows are wanted: an `Effort` for each depth, found by `tuning`. A filter makes
+the search deeper. Where no depth gives k rows, the exact index answers: never a short list while k rows are eligible.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import msgspec
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from shortlist.config import IndexSettings
+from shortlist.errors import BundleError
+from shortlist.index.contract import (
+    Eligible,
+    Float32s,
+    Index,
+    Rows,
+    best_of_one,
+    check_exclude,
+    check_queries,
+    check_query,
+    known_rows,
+    score_rows,
+)
+from shortlist.index.exact import ExactIndex, gather
+
+FACTS_LARGEST_BYTES = 1 << 16
+SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
+GATHERED_SHARES = (1 / 12, 1 / 4)  # of the corpus, at least and at most: `gathered_share`
+GATHERED_ENTRIES = 6e4  # p^2 M D at which comparing a share p of the rows costs what searching 1 / p times deeper does (measured)
+SPARE = 1.3  # a filter of share p is searched k / p * SPARE deep: the best rows are never spread evenly
+
+
+class Effort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How hard to look for the best `depth` rows.
+
+    depth     results that this effort is good for
+    searched  partitions that are looked into
+    rescored  rows proposed by the library and compared by their own vectors; at least `depth`
+    """
+
+    depth: int
+    searched: int
+    rescored: int
+
+
+class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    kind: str
+    size: int
+    dim: int
+    leaves: int
+    efforts: tuple[Effort, ...]
+    files: dict[str, str]  # name -> xxh3_128 of the content
+
+
+class ProposingIndex(Index):
+    """An index whose library proposes rows. A subclass says how it is made, asked, written and read.
+
+    exact    the exact index over the same vectors
+    leaves   partitions of the corpus; 0 for a corpus below SMALLEST_CORPUS, which the exact index answers for
+    efforts  by rising depth
+    """
+
+    folder: ClassVar[str]  # of the library's own files, below the index's folder
+
+    exact: ExactIndex
+    leaves: int
+    efforts: tuple[Effort, ...]
+
+    def __init__(self, vectors: Float32s, *, leaves: int, efforts: Iterable[Effort]) -> None:
+        self.exact = ExactIndex(vectors)
+        self._vectors = self.exact.vectors
+        self.size, self.dim = vectors.shape
+        self.leaves = leaves
+        self._set_efforts(efforts)
+
+    @classmethod
+    def build(cls, vectors: Float32s, settings: IndexSettings) -> Self:
+        """An index over `vectors` (M, D) float32, its efforts as set or guessed from M; `tuning` finds better ones."""
+        size = len(ExactIndex(vectors).vectors)
+        leaves = 0 if size < SMALLEST_CORPUS else min(settings.leaves or default_leaves(size), size // 2)
+        index = cls(vectors, leaves=leaves, efforts=[default_effort(size, leaves, settings)])
+        if leaves:
+            index._build_library(settings)
+        return index
+
+    @classmethod
+    def open(cls, folder: Path, vectors: Float32s) -> Self:
+        """The index that `save` wrote into `folder`. Raises BundleError naming the file that is damaged, missing or unfit."""
+        path = folder / f"{cls.kind}.json"
+        try:
+            with path.open("rb") as file:
+                facts = msgspec.json.decode(file.read(FACTS_LARGEST_BYTES), type=_Facts)
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
+            raise BundleError(f"{path} must hold the facts of a {cls.kind} index: {error}; publish again") from None
+        try:
+            index = cls(vectors, leaves=facts.leaves, efforts=facts.efforts)
+        except ValueError as error:
+            raise BundleError(f"{path} must hold efforts that can be searched with: {error}; publish again") from None
+        if (facts.kind, facts.size, facts.dim) != (cls.kind, index.size, index.dim):
+            found = f"{facts.kind} of {facts.size} x {facts.dim}"
+            raise BundleError(f"{path} must describe its vectors, {cls.kind} of {index.size} x {index.dim}: got {found}; publish again")
+        if index.leaves:
+            _refuse_other_files(folder / cls.folder, facts.files)
+            index._open_library(folder / cls.folder)
+        return index
+
+    def save(self, folder: Path) -> None:
+        """Nothing comes back. Writes the library's files and their hashes; the vectors are the caller's."""
+        if self.leaves:
+            (folder / self.folder).mkdir()
+            self._save_library(folder / self.folder)
+        facts = _Facts(self.kind, self.size, self.dim, self.leaves, self.efforts, _hashes(folder / self.folder) if self.leaves else {})
+        (folder / f"{self.kind}.json").write_bytes(msgspec.json.encode(facts))
+
+    def with_efforts(self, efforts: Iterable[Effort]) -> Self:
+        """The same index, searched with other efforts."""
+        other = copy(self)
+        other._set_efforts(efforts)
+        return other
+
+    @property
+    def is_exact(self) -> bool:  # type: ignore[override]
+        """Do the efforts look everywhere and compare everything?"""
+        return not self.leaves or any(effort.searched == self.leaves and effort.rescored == self.size for effort in self.efforts[:1])
+
+    def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
+        """The rows of `mask`, with copies of their vectors where these are at most a `gathered_share` of the corpus."""
+        most = gathered_share(self.size, self.dim) * self.size
+        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= most else None)
+
+    def search(
+        self,
+        queries: Float32s,
+        k: int,
+        *,
+        exclude: Sequence[NDArray[Any]] | None = None,
+        eligible: Eligible | NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (B, k), as the contract says: each query is searched for alone, whatever its batch."""
+        check_queries(queries, self.dim, k)
+        allowed = self._prepared(eligible)
+        check_exclude(exclude, len(queries), self.size)
+        rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        for number, query in enumerate(queries):
+            out = None if exclude is None else exclude[number]
+            rows[number], scores[number] = self.search_one(query, k, exclude=out, eligible=allowed)
+        return rows, scores
+
+    def search_one(
+        self,
+        query: Float32s,
+        k: int,
+        *,
+        exclude: NDArray[Any] | None = None,
+        eligible: Eligible | NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (k,), as the contract says."""
+        norm = check_query(query, self.dim, k)
+        query = np.ascontiguousarray(query)
+        allowed = self._prepared(eligible)
+        if allowed is not None and (allowed.gathered is not None or not len(allowed)):
+            return allowed.search_one(query, k, exclude=exclude)
+        out = None if exclude is None else known_rows(exclude, self.size)
+        found = self._found(query, norm, k, out, allowed)
+        if found is None:
+            return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
+        return best_of_one(*found, k)
+
+    @abstractmethod
+    def propose(self, query: Float32s, count: int, searched: int) -> Rows:
+        """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
+
+    @abstractmethod
+    def _build_library(self, settings: IndexSettings) -> None:
+        """Nothing comes back: the library holds the codes of all vectors."""
+
+    @abstractmethod
+    def _save_library(self, folder: Path) -> None:
+        """Nothing comes back. Writes the library's files into the empty `folder`."""
+
+    @abstractmethod
+    def _open_library(self, folder: Path) -> None:
+        """Nothing comes back: the library holds what `_save_library` wrote. Raises BundleError for files it cannot read."""
+
+    def _found(self, query: Float32s, norm: float, k: int, out: Rows | None, allowed: Eligible | None) -> tuple[Rows, Float32s] | None:
+        """(rows, scores), unordered, at least k of them and the best k among them; None where no effort finds as many."""
+        largest, wanted = norm * self.exact.largest_norm, k
+        if out is not None:
+            wanted += min(len(out), k)  # what is left out is often the very best; longer lists are mostly elsewhere
+        if allowed is not None:
+            wanted = math.ceil(wanted * self.size / len(allowed) * SPARE)
+        excluded = None if out is None or not len(out) else row_mask(out, self.size)
+        for effort in self._efforts(wanted):
+            rows = self.propose(query, effort.rescored, effort.searched)
+            depth = effort.depth
+            if allowed is not None:
+                proposed = len(rows)
+                rows = rows[allowed.mask[rows]]
+                depth = depth * len(rows) // max(proposed, 1)  # beyond its depth an effort promises nothing, nor its share of it
+            if len(rows) < k:
+                continue
+            scores = score_rows(query, self._vectors, rows, largest)
+            if out is not None or allowed is not None:
+                rows, scores = _deepest(rows, scores, depth)
+            if excluded is not None:
+                kept = ~excluded[rows]
+                rows, scores = rows[kept], scores[kept]
+            if len(rows) >= k:
+                return rows, scores
+        return None
+
+    def _efforts(self, depth: int) -> Iterator[Effort]:
+        """The efforts that are good for `depth` results or more, the least first."""
+        return (effort for effort in self.efforts if effort.depth >= depth) if self.leaves else iter(())
+
+    def _set_efforts(self, efforts: Iterable[Effort]) -> None:
+        self.efforts = tuple(sorted(efforts, key=lambda effort: effort.depth))
+        if not self.efforts:
+            raise ValueError("an index must have at least one effort: got none")
+        for effort in self.efforts:
+            if not (1 <= effort.depth <= effort.rescored <= self.size and 0 <= effort.searched <= self.leaves):
+                raise ValueError(f"an effort must have depth <= rescored <= {self.size} and searched <= {self.leaves}: got {effort}")
+
+
+def default_leaves(size: int) -> int:
+    """Partitions for `size` rows: twice their square root. Finer ones find more by looking at less, and take longer to learn."""
+    return max(1, 2 * math.isqrt(size))
+
+
+def gathered_share(size: int, dim: int) -> float:
+    """The share of eligible rows up to which they are compared one by one; above it the whole corpus is searched deeper."""
+    return min(max(math.sqrt(GATHERED_ENTRIES / (size * dim)), GATHERED_SHARES[0]), GATHERED_SHARES[1])
+
+
+def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
+    """The effort that is set, or a tenth of the partitions and three times `target_k` rows."""
+    rescored = min(size, settings.rescored or max(3 * settings.target_k, 300))
+    return Effort(
+        depth=rescored if settings.rescored else min(rescored, settings.target_k),
+        searched=min(leaves, settings.searched or math.ceil(leaves / 10)),
+        rescored=rescored,
+    )
+
+
+def _deepest(rows: Rows, scores: Float32s, depth: int) -> tuple[Rows, Float32s]:
+    """The rows with the `depth` largest scores, all that tie for the last place, unordered."""
+    if len(rows) <= depth:
+        return rows, scores
+    if not depth:
+        return rows[:0], scores[:0]
+    best = scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth]
+    return rows[best], scores[best]
+
+
+def row_mask(rows: Rows, size: int) -> NDArray[np.bool_]:
+    """(size,) true at `rows`."""
+    mask = np.zeros(size, np.bool_)
+    mask[rows] = True
+    return mask
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: xxhash.xxh3_128_hexdigest(path.read_bytes()) for path in sorted(folder.iterdir())}
+
+
+def _refuse_other_files(folder: Path, expected: dict[str, str]) -> None:
+    """Raises BundleError unless `folder` holds just the files expected: libraries take damaged ones without a word."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+        for name in sorted({*names, *expected}):
+            if name not in names:
+                raise BundleError(f"{folder / name} is missing; publish again")
+            if name not in expected:
+                raise BundleError(f"{folder / name} must not be there: the index was saved without it; remove it or publish again")
+            if xxhash.xxh3_128_hexdigest((folder / name).read_bytes()) != expected[name]:
+                raise BundleError(f"{folder / name} must be as saved: its hash changed; publish again")
+    except OSError as error:
+        raise BundleError(f"{folder} must hold the files of its index: {error}; publish again") from None

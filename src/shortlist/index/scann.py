@@ -1,0 +1,90 @@
+"""ScaNN behind the contract: partitions, and 4-bit codes made for inner products (anisotropic). Needs `scann-core` or `scann`.
+
+Only partitions and codes are the library's; re-scoring is `proposing`'s, from the vectors that are there anyway. ScaNN's own
+document ids are never used: they are a pickle.
+
+Guo et al., Accelerating Large-Scale Inference with Anisotropic Vector Quantization, ICML 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shortlist.config import IndexSettings
+from shortlist.errors import BundleError
+from shortlist.index.contract import Float32s, Rows
+from shortlist.index.engines import in_range, require, training_threads, unheard
+from shortlist.index.proposing import ProposingIndex
+
+BLOCK_DIMS = 2  # dimensions that share a 4-bit code
+PARALLEL_ERROR = 3.0  # how much more an error along the vector counts than one across it, about: r of `_threshold`
+AVQ = 2.5  # partitions for inner products, not distances
+LEARNED_FROM = 100_000  # vectors that codes, and partitions at least, are learned from
+LEARNED_FROM_EACH = 48  # vectors a partition
+ASSETS, PICKLE = "scann_assets.pbtxt", "scann_docids.pkl"
+
+
+class ScannIndex(ProposingIndex):
+    """Partition tree and 4-bit codes by ScaNN."""
+
+    kind = "scann"
+    folder = "scann"
+    _searcher: Any
+
+    def propose(self, query: Float32s, count: int, searched: int) -> Rows:
+        """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
+        found, scores = self._searcher.search(query, count, -1, searched)
+        rows: Rows = found.astype(np.int64)
+        return rows if not len(scores) or scores[-1] == scores[-1] else rows[~np.isnan(scores)]  # short answers are padded with NaN
+
+    def _build_library(self, settings: IndexSettings) -> None:
+        vectors = in_range(self._vectors, self.exact.largest_norm)
+        builder = tree_and_codes(vectors, self.leaves, threads=training_threads(settings))
+        with unheard():
+            self._searcher = builder.build()
+        self._searcher.set_num_threads(1)
+
+    def _save_library(self, folder: Path) -> None:
+        self._searcher.serialize(str(folder), relative_path=True)
+
+    def _open_library(self, folder: Path) -> None:
+        scann = require("scann")
+        if (folder / PICKLE).exists() or not (folder / ASSETS).exists():
+            raise BundleError(f"{folder} must hold {ASSETS} and no {PICKLE}; publish again")
+        try:
+            self._searcher = scann.scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise BundleError(f"{folder} must hold an index that ScaNN reads: {error}; publish again") from None
+        self._searcher.set_num_threads(1)
+
+
+def tree_and_codes(vectors: Float32s, leaves: int, *, threads: int) -> Any:
+    """ScaNN's builder, set up to partition `vectors` and to code them."""
+    scann = require("scann")
+    tree: dict[str, Any] = {"random_init": False}  # random starts differ from build to build
+    sample = min(len(vectors), max(LEARNED_FROM, LEARNED_FROM_EACH * leaves))
+    return (
+        scann.scann_ops_pybind.builder(vectors, 1, "dot_product")
+        .set_n_training_threads(threads)
+        .tree(leaves, leaves, training_sample_size=sample, min_partition_size=1, avq=AVQ, **tree)
+        .score_ah(
+            min(BLOCK_DIMS, vectors.shape[1]),
+            anisotropic_quantization_threshold=_threshold(vectors),
+            training_sample_size=min(len(vectors), LEARNED_FROM),
+        )
+    )
+
+
+def _threshold(vectors: Float32s) -> float:
+    """From which inner product on errors along a vector count more: T = |x| sqrt(r / (D - 1 + r)), for the shorter vectors.
+
+    NaN, which turns it off, where there is nothing to tell apart. Source: scann-core's docs/tuning.md; T grows with the norms.
+    """
+    dim = vectors.shape[1]
+    norms = np.linalg.norm(vectors[: 4 * LEARNED_FROM : 4] if len(vectors) > LEARNED_FROM else vectors, axis=1)
+    length = float(np.quantile(norms, 0.05))
+    return length * math.sqrt(PARALLEL_ERROR / (dim - 1 + PARALLEL_ERROR)) if dim > 1 and length > 0 else math.nan

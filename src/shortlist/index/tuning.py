@@ -1,0 +1,136 @@
+"""How hard an approximate index must look: the cheapest efforts that find `target_recall`, and the proof on other queries.
+
+Tuned with the queries that will be asked. Item vectors would be the wrong questions: they lie where items lie, have no bias
+dimension, and are found too easily. Half of the queries tune, the other half prove.
+
+Costs are counted, not timed, so that the same corpus and queries give the same efforts on a busy machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from shortlist.config import IndexSettings
+from shortlist.errors import BundleError
+from shortlist.index.contract import Float32s, Rows
+from shortlist.index.proposing import Effort, ProposingIndex
+
+FEWEST_QUERIES = 100  # of both halves: fewer prove nothing
+DEPTHS = (1, 2, 4, 16)  # times target_k: for exclusions and filters, and for requests of more than target_k
+PARTITION_STEP = 1.25  # partitions tried: as many times more at each step
+RESCORED_PER_RESULT = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+TOLERANCE = 0.005  # below the target, within which a proof passes
+SURE = 2.0  # standard deviations by which the other half of the queries may come out lower, and still pass
+CODE_NS = 0.05  # a 4-bit code of a row in a partition that is looked into
+RESCORED_NS = 80.0  # a row compared by its vector
+PARTITION_NS = 400.0  # a partition that is looked into, however small
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """What was found out: mean recall@target_k over `queries` held-out queries that took no part in tuning."""
+
+    recall: float
+    queries: int
+    tuned_on: int
+
+
+def tuned(index: ProposingIndex, queries: Float32s, settings: IndexSettings) -> tuple[ProposingIndex, Proof]:
+    """The index with efforts that find `target_recall` of the best `target_k`, and the proof.
+
+    queries  (N, D) float32 as the query tower makes them
+    Raises   BundleError where there are too few, or where the proof falls below target_recall - TOLERANCE
+    """
+    if len(queries) < FEWEST_QUERIES:
+        raise BundleError(
+            f"an index of kind {index.kind!r} must be proved on at least {FEWEST_QUERIES} held-out queries: got {len(queries)}; raise "
+            'train.validation_fraction and train again, or publish with [index] kind = "exact"'
+        )
+    to_tune, to_prove = split(queries, settings)
+    if settings.searched is None:
+        index = index.with_efforts(_efforts(index, to_tune, settings))
+    recall = mean_recall(index, to_prove, settings.target_k)
+    if recall < settings.target_recall - TOLERANCE:
+        raise BundleError(
+            f"recall@{settings.target_k} of the {index.kind} index must be at least {settings.target_recall} - {TOLERANCE} against exact "
+            f"search: got {recall:.4f} on {len(to_prove)} held-out queries with {index.efforts[0]}; lower index.target_recall, raise "
+            'searched and rescored, or set kind = "exact"'
+        )
+    return index, Proof(recall, len(to_prove), len(to_tune))
+
+
+def split(queries: Float32s, settings: IndexSettings) -> tuple[Float32s, Float32s]:
+    """(those to tune with, those to prove with): halves in random order."""
+    shuffled = queries[np.random.default_rng((settings.seed, 7)).permutation(len(queries))]
+    return shuffled[::2], shuffled[1::2]
+
+
+def mean_recall(index: ProposingIndex, queries: Float32s, k: int) -> float:
+    """The mean share (of min(k, M)) of each query's true best rows that the index finds."""
+    k = min(k, index.size)
+    true, _ = index.exact.search(queries, k)
+    found, _ = index.search(queries, k)
+    return float(np.mean([len(np.intersect1d(one, other, assume_unique=True)) / k for one, other in zip(true, found, strict=True)]))
+
+
+def _efforts(index: ProposingIndex, queries: Float32s, settings: IndexSettings) -> list[Effort]:
+    """The cheapest effort for every depth; deeper ones never look less hard."""
+    depths = sorted({min(settings.target_k * times, index.size) for times in DEPTHS})
+    true, _ = index.exact.search(queries, depths[-1])
+    efforts: list[Effort] = []
+    for depth in depths:
+        at_least = efforts[-1].searched if efforts else 1
+        efforts.append(_cheapest(index, queries, true[:, :depth], settings.target_recall, at_least))
+    return efforts
+
+
+def _cheapest(index: ProposingIndex, queries: Float32s, true: Rows, target: float, at_least: int) -> Effort:
+    """The cheapest effort that surely finds `target` of the true rows (N, depth); where none does, the hardest one."""
+    depth = true.shape[1]
+    counts = sorted({min(index.size, math.ceil(depth * times)) for times in RESCORED_PER_RESULT})
+    best, best_cost = Effort(depth=depth, searched=index.leaves, rescored=counts[-1]), math.inf
+    for searched in _partitions(at_least, index.leaves):
+        if _cost(index, searched, counts[0]) >= best_cost:
+            break  # more partitions cost more than the best so far, whatever is re-scored
+        recalls = _recalls(index, queries, true, searched, counts)
+        for count, recall in zip(counts, recalls.T, strict=True):
+            goal = max(target, target - TOLERANCE + SURE * _deviation(recall))
+            if recall.mean() >= goal and (cost := _cost(index, searched, count)) < best_cost:
+                best, best_cost = Effort(depth=depth, searched=searched, rescored=count), cost
+    return best
+
+
+def _recalls(index: ProposingIndex, queries: Float32s, true: Rows, searched: int, counts: list[int]) -> NDArray[np.float64]:
+    """(N, len(counts)) the share of each query's true rows among the first rows proposed, for every number of them in `counts`."""
+    recalls = np.empty((len(queries), len(counts)))
+    place = np.full(index.size, index.size, np.int64)  # (M,) where a row was proposed; M = it was not
+    for number, (query, rows) in enumerate(zip(queries, true, strict=True)):
+        proposed = index.propose(np.ascontiguousarray(query), counts[-1], searched)
+        place[proposed] = np.arange(len(proposed))
+        recalls[number] = np.searchsorted(np.sort(place[rows]), counts, side="left") / len(rows)
+        place[proposed] = index.size
+    return recalls
+
+
+def _deviation(recall: NDArray[np.float64]) -> float:
+    """The standard deviation of the difference between the means of two halves, each as long and as scattered as `recall` (N,)."""
+    return float(recall.std()) * math.sqrt(2 / len(recall))
+
+
+def _cost(index: ProposingIndex, searched: int, rescored: int) -> float:
+    """Nanoseconds that a search takes, about."""
+    scanned = index.size * searched / index.leaves
+    return searched * PARTITION_NS + scanned * index.dim / 2 * CODE_NS + rescored * (RESCORED_NS + index.dim)
+
+
+def _partitions(first: int, last: int) -> Iterator[int]:
+    """Rising numbers from `first` to `last`, each about PARTITION_STEP times the one before."""
+    number = first
+    while number < last:
+        yield number
+        number = max(number + 1, math.floor(number * PARTITION_STEP))
+    yield last

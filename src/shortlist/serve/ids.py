@@ -1,0 +1,153 @@
+"""External ids of a table <-> dense rows, one request at a time, in about 40 bytes an id: no Python object is kept for each.
+
+Integers are found by halving the sorted ids themselves. Strings are found by halving their sorted 128-bit hashes: the low
+half finds the place, the high half says whether it is the one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from shortlist.errors import BadRequestError
+
+Id = str | int
+Rows = NDArray[np.int64]
+_HASH_SEED = 43
+_BLOCK = 1 << 16  # strings that are Python objects at a time
+_INT64 = np.iinfo(np.int64)
+
+
+class IdTable(ABC):
+    """The ids of a table by row. Sizes: M ids, none twice."""
+
+    id_type: type[str] | type[int]
+    what: str  # "item", "user": for messages
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def ids_of(self, rows: Rows) -> list[Id]:
+        """The id at each row."""
+
+    @abstractmethod
+    def place_of(self, asked: Id) -> int:
+        """How many ids of the table come before `asked` in the catalogue's order. The table must be sorted."""
+
+    @abstractmethod
+    def _found(self, asked: Sequence[Id]) -> Rows: ...
+
+    def rows_of(self, asked: Sequence[Id]) -> Rows:
+        """(n,) the row of each id, -1 = unknown. Raises BadRequestError for an id of another type than the table's."""
+        if not asked:
+            return np.zeros(0, np.int64)
+        for value in asked:
+            if type(value) is not self.id_type:
+                self.refuse(value)
+        return self._found(asked)
+
+    def row_of(self, asked: Id) -> int:
+        """The row of one id, as `rows_of`."""
+        return int(self.rows_of((asked,))[0])
+
+    def refuse(self, value: object) -> None:
+        """Raises BadRequestError for a value of another type. The value is not repeated: it may be somebody's name."""
+        wanted = "a string" if self.id_type is str else "an integer"
+        raise BadRequestError(
+            f"ids of {self.what}s must be of the version's type, {wanted}: got {type(value).__name__}; send it as {wanted}"
+        )
+
+
+def open_ids(ids: pl.Series, what: str) -> IdTable:
+    """The table of `ids`, whose place in the series is their row."""
+    return IntegerIds(ids.to_numpy(), what) if ids.dtype.is_integer() else StringIds(ids, what)
+
+
+class IntegerIds(IdTable):
+    """Integers: the ids themselves, and their order where they are not sorted."""
+
+    id_type = int
+
+    def __init__(self, ids: NDArray[np.integer], what: str) -> None:
+        self.what = what
+        self._ids = ids.astype(np.int64)
+        is_sorted = bool((self._ids[1:] > self._ids[:-1]).all())
+        self._order = None if is_sorted else np.argsort(self._ids, kind="stable")
+        self._sorted = self._ids if self._order is None else self._ids[self._order]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def ids_of(self, rows: Rows) -> list[Id]:
+        """The id at each row."""
+        found: list[Id] = self._ids[rows].tolist()
+        return found
+
+    def place_of(self, asked: Id) -> int:
+        """How many ids are less."""
+        return int(np.searchsorted(self._sorted, asked))
+
+    def _found(self, asked: Sequence[Id]) -> Rows:
+        if not len(self._sorted):
+            return np.full(len(asked), -1, np.int64)
+        try:
+            values = np.array(asked, np.int64)
+        except OverflowError:  # larger than any id
+            values = np.array([value if _INT64.min <= int(value) <= _INT64.max else _INT64.max for value in asked], np.int64)
+            fits = np.array([_INT64.min <= int(value) <= _INT64.max for value in asked])
+            return np.where(fits, self._places(values), -1)
+        return self._places(values)
+
+    def _places(self, values: Rows) -> Rows:
+        place = np.minimum(self._sorted.searchsorted(values), len(self._sorted) - 1)
+        row = place if self._order is None else self._order[place]
+        return np.where(self._sorted[place] == values, row, -1)
+
+
+class StringIds(IdTable):
+    """Strings: their bytes in one Arrow array, and their hashes."""
+
+    id_type = str
+
+    def __init__(self, ids: pl.Series, what: str) -> None:
+        self.what = what
+        self._ids = ids.to_arrow().cast(pa.large_string())
+        hashes = [_hashes(ids[start : start + _BLOCK].to_list()) for start in range(0, len(ids), _BLOCK)]
+        low, high = np.concatenate(hashes or [np.zeros((0, 2), np.uint64)]).T
+        order = np.argsort(low, kind="stable")
+        self._low, self._high, self._row = low[order], high[order], order.astype(np.int32)
+        assert not (self._low[1:] == self._low[:-1]).any(), "two ids share 64 bits of hash: choose another _HASH_SEED"
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def ids_of(self, rows: Rows) -> list[Id]:
+        """The id at each row."""
+        found: list[Id] = self._ids.take(pa.array(rows)).to_pylist()
+        return found
+
+    def place_of(self, asked: Id) -> int:
+        """How many ids have lesser UTF-8 bytes (which sort as code points do)."""
+        return bisect_left(range(len(self)), asked, key=lambda row: self._ids[row].as_py())
+
+    def _found(self, asked: Sequence[Id]) -> Rows:
+        if not len(self._low):
+            return np.full(len(asked), -1, np.int64)
+        low, high = _hashes(asked).T
+        place = np.minimum(self._low.searchsorted(low), len(self._low) - 1)
+        is_it = (self._low[place] == low) & (self._high[place] == high)
+        return np.where(is_it, self._row[place].astype(np.int64), -1)
+
+
+def _hashes(ids: Sequence[Id]) -> NDArray[np.uint64]:
+    """(n, 2) low and high half of each string's hash. A lone surrogate, which no table holds, is hashed as it is."""
+    digests = [xxhash.xxh3_128_digest(str.encode(value, "utf-8", "surrogatepass"), seed=_HASH_SEED) for value in ids]  # type: ignore[arg-type]
+    return np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2)[:, ::-1].astype(np.uint64)

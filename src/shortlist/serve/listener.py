@@ -1,0 +1,53 @@
+"""A listening socket that several processes may share, and how it stops without losing a connection.
+
+Closing a listener resets the connections that the kernel has taken and nobody has accepted yet; their clients have sent a
+request and get no answer. So first the kernel is told to take no more (a filter drops what asks to connect: those clients try
+again a second later, and are refused then), what it took is accepted, and only then the socket is closed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+
+from shortlist.errors import ConfigError
+
+BACKLOG = 2048
+SEND_BYTES = 131_072  # that the kernel holds of answers nobody reads, a connection; by itself it takes megabytes
+_ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
+_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # one instruction of classic BPF: return 0 bytes of the packet
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigError where the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise ConfigError(f"the host must be an address or a name of this machine: got {host!r} ({error})") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)  # its connections have the same
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"the address {host}:{port} must be free and this machine's: {error}; choose another --host or --port") from None
+    return listener
+
+
+def take_last(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that the kernel has taken so far, after it was told to take no more."""
+    if sys.platform == "linux":
+        program = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
+        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+    listener.setblocking(False)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        yield connection

@@ -1,0 +1,205 @@
+"""One connection: uvicorn's protocol, made robust against clients. It adds what uvicorn lacks.
+
+- A deadline for receiving: a request, or a new connection's first one, must be whole in time, or the connection ends (408).
+- A cap on request line and headers (431). The rest of a refused body is read and thrown away for a moment, so that its
+  sender sees why. Who does not read answers is cut.
+- A request reaches the application when it is whole: slow clients hold a connection, and nothing else.
+- Under overload a query is refused here, before a task or a decoder was paid for: what a refusal costs is taken from the
+  answers of others.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import fcntl
+import socket
+import struct
+import termios
+from contextlib import suppress
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from shortlist.serve.app import ENTERED, JSON_TYPE, TOO_BUSY, App
+from shortlist.serve.refusals import RETRY_AFTER, Headers, problem_body
+from shortlist.serve.routes import GATED, Lane, Route
+
+_RESET = struct.pack("ii", 1, 0)  # close without keeping what was not read
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """A connection with deadlines, caps and early refusals. The server calls `enforce` now and then."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Starts the clock of the first request; refuses connections beyond the limit."""
+        super().connection_made(transport)
+        application = self.app
+        assert isinstance(application, App)
+        self._application = application
+        self._limits = application.limits
+        self._gate = application.gates[Lane.ANSWERS]
+        self._whole_by_s: float | None = self.loop.time() + self._limits.receive_longest_s  # None: nothing is being received
+        self._unread_since_s: float | None = None  # since when the client has left answers unread
+        self._in_head, self._head_bytes = True, 0
+        self._held: tuple[RequestResponseCycle, Any] | None = None  # a request whose body is on its way
+        self._running: RequestResponseCycle | None = None  # the request that is being answered; `cycle` may be a later one
+        application.metrics.add("connections")
+        if len(self.connections) > self._limits.connections_most:
+            self._end(503, "the server has too many connections; try again later", RETRY_AFTER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the request that is being answered, too: uvicorn tells only the last one that came."""
+        self._forsake()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser; ends or answers what is too large already."""
+        if self._whole_by_s is None:
+            self._whole_by_s = self.loop.time() + self._limits.receive_longest_s
+        super().data_received(data)
+        if self._in_head and self._whole_by_s is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.head_largest_bytes:
+                self._end(431, f"request line and headers must have at most {self._limits.head_largest_bytes:,} bytes: got more")
+        elif self._held is not None and self._is_refused(self._held[0]):
+            self._begin_held()
+
+    def on_message_begin(self) -> None:
+        """Starts the clock of a request that follows another in the same bytes."""
+        if self._whole_by_s is None:
+            self._whole_by_s = self.loop.time() + self._limits.receive_longest_s
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Makes the request's scope; what comes after its body (trailers) is no header."""
+        self._in_head, self._head_bytes = False, 0
+        super().on_headers_complete()
+        self.headers = []
+
+    def on_message_complete(self) -> None:
+        """The request is whole: it goes to the application."""
+        self._whole_by_s, self._in_head = None, True
+        super().on_message_complete()
+        self._begin_held()
+
+    def on_response_complete(self) -> None:
+        """Goes on to the next request, after a moment for the rest of one that was answered early."""
+        super().on_response_complete()
+        if self.cycle.more_body and self.cycle.response_complete:
+            self._whole_by_s = self.loop.time() + self._limits.linger_longest_s
+
+    def shutdown(self) -> None:
+        """Ends with the request that is being answered, or that is on its way; an idle connection after a moment."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        else:
+            self.loop.call_later(self._limits.drain_grace_s, self._close_idle)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes a connection that was idle for long, unless a request just came: after a stall, timers are looked at first."""
+        if not self.transport.is_closing() and not self._has_unread_bytes():
+            super().timeout_keep_alive_handler()
+
+    def _close_idle(self) -> None:
+        is_idle = self._whole_by_s is None or (self._in_head and not self._head_bytes)
+        if is_idle and not self.transport.is_closing() and not self._has_unread_bytes():
+            super().shutdown()
+
+    def _has_unread_bytes(self) -> bool:
+        """Whether the kernel holds bytes that the loop has not given us yet."""
+        count = array.array("i", [0])
+        with suppress(OSError):  # no such number on this system
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+        return count[0] > 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Says that this is not HTTP."""
+        self._end(400, "the bytes must be an HTTP/1.1 request: got something else")
+
+    def enforce(self, now_s: float) -> None:
+        """Ends the connection where a deadline has passed."""
+        if not self.transport.get_write_buffer_size():
+            self._unread_since_s = None
+        elif self._unread_since_s is None:
+            self._unread_since_s = now_s
+        elif now_s - self._unread_since_s > self._limits.receive_longest_s:
+            self._forsake()
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+            return
+        if self._whole_by_s is None or now_s <= self._whole_by_s or self.transport.is_closing():
+            return
+        is_answering = self.cycle is not None and self.cycle.response_started
+        if is_answering or (self._in_head and not self._head_bytes):
+            self.transport.close()  # nobody waits for an answer
+        else:
+            self._end(408, f"a request must arrive within {self._limits.receive_longest_s:g} s: got a part of it")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Holds a request until it is whole; refuses a query that finds no room."""
+        if cycle.more_body and not cycle.waiting_for_100_continue:
+            self._held = (cycle, app)
+            return
+        route = GATED.get((cycle.scope["method"], cycle.scope["raw_path"]))
+        if route is not None and not cycle.more_body:
+            if not self._gate.enter():
+                self._refuse(cycle, route)
+                return
+            cycle.scope["state"][ENTERED] = True
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _forsake(self) -> None:
+        """Nobody reads what is being answered."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def _begin_held(self) -> None:
+        if self._held is None:
+            return
+        (cycle, app), self._held = self._held, None
+        if cycle.more_body:
+            self._running = cycle
+            super()._start_asgi_task(cycle, app)  # to be refused
+        else:
+            self._start_asgi_task(cycle, app)
+
+    def _is_refused(self, cycle: RequestResponseCycle) -> bool:
+        """Whether the application will refuse this body, however it goes on."""
+        largest = self._limits.body_largest_bytes
+        told = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"0")
+        return len(cycle.body) > largest or (told.isdigit() and int(told[:20]) > largest)
+
+    def _refuse(self, cycle: RequestResponseCycle, route: Route) -> None:
+        """Answers 429 at once."""
+        cycle.keep_alive = cycle.keep_alive and self._application.state != "draining"
+        request_id = self._application.request_id(dict(cycle.scope["headers"]).get(b"x-request-id"))
+        self._write(429, TOO_BUSY, request_id, RETRY_AFTER, closing=not cycle.keep_alive)
+        self._application.metrics.count(route, 429, 0.0)
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _end(self, status: int, message: str, headers: Headers = ()) -> None:
+        """Says why, and closes the connection."""
+        if not self.transport.is_closing():
+            self._write(status, message, self._application.request_id(None), headers, closing=True)
+            self._application.metrics.count(None, status, 0.0)
+            self.transport.close()
+
+    def _write(self, status: int, message: str, request_id: str, headers: Headers, *, closing: bool) -> None:
+        body = problem_body(status, message, request_id)
+        lines = [
+            *self.server_state.default_headers,
+            (b"content-type", JSON_TYPE),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", request_id.encode()),
+            *headers,
+        ]
+        if closing:
+            lines.append((b"connection", b"close"))
+        head = b"".join(b"%b: %b\r\n" % line for line in lines)
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))

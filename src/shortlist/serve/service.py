@@ -1,0 +1,146 @@
+"""Request -> slate, in process: the whole service without HTTP. app.py puts it on the network."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from shortlist.errors import ShortlistError
+from shortlist.serve.answering import Answering
+from shortlist.serve.events import EventStore
+from shortlist.serve.ids import Id
+from shortlist.serve.journal import Journal
+from shortlist.serve.live import Live
+from shortlist.serve.messages import Accepted, Event, RecommendRequest, Reloaded, SimilarRequest, Slate
+from shortlist.serve.settings import ServeSettings
+from shortlist.serve.user_keys import open_user_keys
+
+JOURNAL, EVENTS, USER_KEY = "journal", "events.sqlite", "user.key"
+
+
+class Service:
+    """A store's live version, answering. Safe to call from several threads."""
+
+    def __init__(self, store: Path, settings: ServeSettings) -> None:
+        """Raises BundleError where no version is live or it is refused; ConfigError for settings that cannot be."""
+        self._recent: deque[RecommendRequest] = deque(maxlen=settings.warm_queries)
+        keys = open_user_keys(Path(settings.user_key) if settings.user_key else store / USER_KEY)
+        self._events = EventStore(settings.events or f"sqlite:///{store / EVENTS}", keys, write_s=settings.events_write_s)
+        self._live = Live(store, settings, _journal(store / JOURNAL), lambda: list(self._recent))
+        self._answering = Answering(settings, self._events)
+        self._closing = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, args=(settings.watch_s,), name="watch CURRENT", daemon=True)
+        if settings.watch_s:
+            self._watcher.start()
+
+    @classmethod
+    def open(cls, store: Path, settings: ServeSettings) -> Service:
+        """The service over the live version of `store`. Raises as the constructor."""
+        return cls(store, settings)
+
+    def recommend(self, request: RecommendRequest) -> Slate:
+        """The answer to one query. Raises BadRequestError for what the live version cannot mean."""
+        self._recent.append(request)
+        return self._answering.recommend(self._live.pinned, request)
+
+    def recommend_batch(self, requests: list[RecommendRequest]) -> list[Slate]:
+        """The answers in order, all by one version, each as if it had been asked alone."""
+        pinned = self._live.pinned
+        return [self._answering.recommend(pinned, request) for request in requests]
+
+    def similar(self, request: SimilarRequest) -> Slate:
+        """Items like one item, that item left out. Raises NotFoundError for an unknown or withdrawn item, BadRequestError."""
+        return self._answering.similar(self._live.pinned, request)
+
+    def record_events(self, events: list[Event]) -> int:
+        """How many events are on disk: all, repeated ones once. The next request of their users sees them.
+
+        Raises BadRequestError for a time or an id that cannot be; UnavailableError where the database does not take them in time.
+        """
+        self._events.record(events)
+        return len(events)
+
+    def forget_user(self, user: Id) -> int:
+        """How many events of the user were deleted; the published history does not count any more either. Raises UnavailableError."""
+        return self._events.forget(user)
+
+    def put_items(self, rows: list[dict[str, Any]]) -> Accepted:
+        """The items, new or changed, can be retrieved by the next request, and survive a crash.
+
+        rows     whole rows of the items table; a column that is not named is missing
+        Raises   BadRequestError for rows that do not fit; UnavailableError where no more can be held before compaction
+        """
+        return self._live.put(rows)
+
+    def delete_items(self, ids: list[Id]) -> Accepted:
+        """No source retrieves the items any more, from the next request on, and after a crash. Unknown ids are no matter."""
+        return self._live.delete(ids)
+
+    def item(self, id: Id) -> dict[str, Any]:
+        """The item's row of the items table, as published or last put. Raises NotFoundError for an unknown or withdrawn item."""
+        pinned = self._live.pinned
+        row = pinned.row_of(id)
+        if row >= pinned.overlay.sealed:
+            return pinned.overlay.frame.row(row - pinned.overlay.sealed, named=True)
+        return pinned.version.bundle.items.frame.row(row, named=True)
+
+    def reload(self) -> Reloaded:
+        """The store's CURRENT is live, loaded and judged beside the old one. Raises UnavailableError where it is refused."""
+        return self._live.reload()
+
+    def rollback(self) -> Reloaded:
+        """The version before the live one is live again, and CURRENT. Raises NotFoundError where there is none; UnavailableError."""
+        return self._live.roll_back()
+
+    def compact(self) -> Reloaded:
+        """A new version holds what was put and withdrawn, and is live. Raises UnavailableError."""
+        return self._live.compact()
+
+    def facts(self) -> dict[str, Any]:
+        """Gauges: what is live, how full it is, and what is wrong."""
+        live, pinned = self._live, self._live.pinned
+        guards = (self._answering.learned, self._answering.fresh, self._answering.events)
+        return {
+            "version": pinned.version.name,
+            "items": pinned.overlay.sealed - len(pinned.overlay.hidden) + len(pinned.overlay),
+            "overlay_items": len(pinned.overlay),
+            "tombstones": len(pinned.overlay.hidden),
+            "journal_bytes": live.journal_bytes,
+            "journal_fault": live.fault,
+            "left_out_items": live.left_out,
+            "index_kind": pinned.version.bundle.index.kind,
+            "index_recall": live.recall,
+            "switches": live.switches,
+            "refused": live.refused,
+            "sources": {guard.name: {"calls": guard.calls, "failed": guard.failed, "resting": guard.is_resting} for guard in guards},
+        }
+
+    def close(self) -> None:
+        """Nothing comes back: threads and connections end."""
+        self._closing.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        self._answering.close()
+        self._events.close()
+        self._live.close()
+
+    def _watch(self, every_s: float) -> None:
+        while not self._closing.wait(every_s):
+            with suppress(ShortlistError):  # a refusal stands in `facts`
+                self._live.watch_once()
+
+
+def _journal(path: Path) -> Journal | None:
+    """The journal; None where the store cannot be written to. Raises BundleError for a damaged one."""
+    try:
+        return Journal(path)
+    except PermissionError:
+        return None
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            return None
+        raise

@@ -1,0 +1,1 @@
+"""Studies: many trainings under one protocol, side by side, with intervals; kept trial by trial."""

@@ -1,0 +1,100 @@
+"""The named variants: what each changes in a project's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shortlist.config import Config, config_from_tree, config_tree
+
+Changes = Mapping[str, Mapping[str, Any]]  # section -> key -> value
+LARGEST_FULL_SOFTMAX = 20_000  # items; above, the full softmax's logits do not fit
+
+
+@dataclass(frozen=True)
+class Study:
+    """Variants to be compared.
+
+    variants   by name, in the order of the table
+    reference  the variant that the others are subtracted from
+    left_out   {variant: why it is not trained}
+    """
+
+    name: str
+    variants: Mapping[str, Changes]
+    reference: str
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+_DESIGNS: dict[str, Changes] = {
+    "expected_count": {},
+    "all_corrected": {"loss": {"design": "all_corrected"}},
+    "inclusion": {"loss": {"design": "inclusion"}},
+    "paper_literal": {"loss": {"design": "paper_literal"}},
+    "uncorrected": {"loss": {"design": "uncorrected"}},
+    "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}},
+    "sampled-softmax MLP, uniform": {
+        "model": {"item_tower": "table", "hidden": [1024, 128]},
+        "negatives": {"kind": "sampled", "index_batch_size": 2048, "proposal": "uniform"},
+        "loss": {"design": "inclusion"},
+    },
+    "sampled-softmax MLP, log-uniform": {
+        "model": {"item_tower": "table", "hidden": [1024, 128]},
+        "negatives": {"kind": "sampled", "index_batch_size": 2048, "proposal": "log_uniform"},
+        "loss": {"design": "inclusion"},
+    },
+    "full softmax": {"negatives": {"kind": "full"}},
+}
+
+COLD: dict[str, Changes] = {
+    "plain MNS (weight 1)": {"negatives": {"unchosen_weight": 1.0}},
+    "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}},
+    "index draws from chosen items": {"negatives": {"index_from": "chosen"}},
+    "unchosen weight .1": {"negatives": {"unchosen_weight": 0.1}},
+    "unchosen weight .01 (default)": {},
+    "unchosen weight .001": {"negatives": {"unchosen_weight": 0.001}},
+    "weight 1, id dropout .5": {"negatives": {"unchosen_weight": 1.0}, "model": {"id_dropout": 0.5}},
+    "weight .01, id dropout .5": {"model": {"id_dropout": 0.5}},
+    "weight 1, logq_weight .5": {"negatives": {"unchosen_weight": 1.0}, "loss": {"logq_weight": 0.5}},
+    "weight .01, no item bias": {"model": {"item_bias": False}},
+}
+DESIGNS: dict[str, Changes] = {  # the bias is learned: a fixed one would put back what a design left out
+    variant: {**changes, "model": {"popularity": "learned", **changes.get("model", {})}} for variant, changes in _DESIGNS.items()
+}
+PAPER_TOWERS: Changes = {  # Yang et al., section 4.2: an MLP on each side, a bag of the history, no bias
+    "model": {"linear_path": False, "item_bias": False, "history_pooling": "mean", "id_dropout": 0.0}
+}
+TOWERS: dict[str, Changes] = {
+    "the paper's towers": PAPER_TOWERS,
+    "default": {},
+    "no linear path": {"model": {"linear_path": False}},
+    "no item bias": {"model": {"item_bias": False}},
+    "no id dropout": {"model": {"id_dropout": 0.0}},
+    "history by mean": {"model": {"history_pooling": "mean"}},
+    "history by attention": {"model": {"history_pooling": "attention"}},
+    "two cross layers": {"model": {"cross_layers": 2}},
+}
+_NAMED = {
+    "designs": (DESIGNS, "expected_count"),
+    "cold": (COLD, "unchosen weight .01 (default)"),
+    "towers": (TOWERS, "default"),
+}
+NAMED = tuple(_NAMED)
+
+
+def named_study(name: str, corpus_size: int) -> Study:
+    """The study of that name, one of NAMED; the full softmax is left out where the corpus is too large for it."""
+    variants, reference = _NAMED[name]
+    full = [variant for variant, changes in variants.items() if changes.get("negatives", {}).get("kind") == "full"]
+    too_large = full if corpus_size > LARGEST_FULL_SOFTMAX else []
+    left_out = {variant: f"{corpus_size:,} items: its logits do not fit" for variant in too_large}
+    return Study(name, {variant: changes for variant, changes in variants.items() if variant not in left_out}, reference, left_out)
+
+
+def changed(config: Config, changes: Changes) -> Config:
+    """The config with `changes`."""
+    tree = config_tree(config)
+    for section, values in changes.items():
+        tree[section] = {**tree.get(section, {}), **values}
+    return config_from_tree(tree)

@@ -1,0 +1,346 @@
+"""The server as a process on loopback: sockets, slow and rude clients, signals, workers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from load.open_loop import post, run_open_loop, schedule
+from load.server_process import ServerProcess, running
+
+from shortlist.errors import ConfigError
+from shortlist.serve.listener import open_listener, take_last
+
+PROGRAM = Path(__file__).parents[1] / "small_server.py"
+QUICK = {"receive_longest_s": 0.6, "linger_longest_s": 0.5, "drain_notice_s": 0.3, "drain_longest_s": 2.0}
+
+
+@contextmanager
+def small_server(log: Any = subprocess.DEVNULL, **options: Any) -> Iterator[ServerProcess]:
+    options["limits"] = {**QUICK, **options.get("limits", {})}
+    with running([str(PROGRAM), json.dumps(options)], log=log) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with small_server() as started:
+        yield started
+
+
+def exchange(server: ServerProcess, *pieces: bytes, pause_s: float = 0.0, patience_s: float = 5.0) -> bytes:
+    """All that comes back to these bytes until the server closes, or says no more."""
+    with socket.create_connection(server.address, timeout=patience_s) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause_s)
+        received = b""
+        try:
+            while data := connection.recv(65536):
+                received += data
+        except (TimeoutError, ConnectionResetError):
+            pass
+        return received
+
+
+def test_a_query_goes_all_the_way_over_one_kept_connection(server: ServerProcess) -> None:
+    connection = http.client.HTTPConnection(*server.address, timeout=5)
+    for k in (1, 2, 3):
+        connection.request("POST", "/recommend", json.dumps({"k": k}), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200 and len(json.loads(answer.read())["items"]) == k
+    connection.close()
+
+
+def test_requests_in_one_packet_are_answered_in_order(server: ServerProcess) -> None:
+    requests = post("/recommend", b'{"k":1}') + post("/recommend", b'{"k":0}') + b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n"
+    received = exchange(server, requests)
+    assert [int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:]] == [200, 422, 200]
+
+
+def test_a_request_in_many_pieces_is_one_request(server: ServerProcess) -> None:
+    request = b'POST /recommend HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"k":2}'
+    received = exchange(server, *(request[place : place + 9] for place in range(0, len(request), 9)), pause_s=0.005)
+    assert received.startswith(b"HTTP/1.1 200 ") and b'"i01"' in received
+
+
+def test_a_chunked_body_is_read_and_its_trailers_are_no_headers(server: ServerProcess) -> None:
+    head = b"POST /recommend HTTP/1.1\r\nConnection: close\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    received = exchange(server, head + b'7\r\n{"k":2}\r\n0\r\nContent-Type: application/json\r\n\r\n')
+    assert received.startswith(b"HTTP/1.1 415 ")
+    received = exchange(server, head.replace(b"text/plain", b"application/json") + b'3\r\n{"k\r\n4\r\n":2}\r\n0\r\n\r\n')
+    assert received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_waits_for_100_continue_gets_it(server: ServerProcess) -> None:
+    head = post("/recommend", b"1234567")[:-7].replace(b"Host: shortlist", b"Expect: 100-continue")
+    with socket.create_connection(server.address, timeout=5) as connection:
+        connection.sendall(head)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b'{"k":2}')
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"hello\r\n\r\n",
+        b"GET /health HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # the beginning of TLS
+        b"POST /recommend HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
+        b"POST /recommend HTTP/1.1\r\nContent-Length: -5\r\n\r\n{}",
+        b"POST /recommend HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /items/\xff HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nbad header\r\n\r\n",
+        b"CONNECT example.org:443 HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_is_told_so_and_cut(server: ServerProcess, raw: bytes) -> None:
+    start = time.monotonic()
+    received = exchange(server, raw)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert 400 <= int(head.split()[1]) < 500 and time.monotonic() - start < 3
+    assert json.loads(body)["request_id"].encode() in head
+
+
+def test_an_endless_head_is_cut(server: ServerProcess) -> None:
+    received = exchange(server, b"GET /health HTTP/1.1\r\n", *(b"X-%d: " % number + b"x" * 8000 + b"\r\n" for number in range(5)))
+    assert received.startswith(b"HTTP/1.1 431 ") and b"at most 32,768 bytes" in received
+    received = exchange(server, b"GET /" + b"x" * 40_000)
+    assert received.startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_hundred_megabytes_are_refused_with_an_answer_that_arrives(server: ServerProcess) -> None:
+    connection = http.client.HTTPConnection(*server.address, timeout=10)
+    before = server.resident_bytes()
+    connection.request("POST", "/recommend", bytes(100 << 20), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status == 413 and "at most 65,536 bytes" in json.loads(answer.read())["message"]
+    assert server.resident_bytes() - before < 32 << 20
+    connection.request("GET", "/health")  # the rest was thrown away, the connection is as good as before
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_a_chunked_body_without_end_is_refused_and_cut(server: ServerProcess) -> None:
+    head = b"POST /recommend HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
+    with socket.create_connection(server.address, timeout=5) as connection:
+        connection.sendall(head)
+        start, received = time.monotonic(), b""
+        connection.settimeout(0.05)
+        try:
+            while time.monotonic() - start < 5:
+                connection.sendall(chunk)
+                with suppress(TimeoutError):
+                    received += connection.recv(65536)
+        except OSError:
+            pass
+    assert received.startswith(b"HTTP/1.1 413 ") and time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        ([b"POST /recommend HTTP/1.1\r\n", b"X-A: b\r\n"], 408),
+        ([b"POST /recommend HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n", b"{"], 408),
+        ([b"GET /hea"], 408),
+        ([], None),  # nobody waits for an answer
+        ([b"\r\n", b"\r\n"], 408),
+    ],
+)
+def test_who_does_not_finish_a_request_in_time_is_cut(server: ServerProcess, pieces: list[bytes], status: int | None) -> None:
+    start = time.monotonic()
+    received = exchange(server, *pieces, pause_s=0.1)
+    taken = time.monotonic() - start
+    assert 0.5 < taken < 3.0
+    assert received == b"" if status is None else received.startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_trickle_is_no_progress(server: ServerProcess) -> None:
+    start = time.monotonic()
+    with socket.create_connection(server.address, timeout=5) as connection, pytest.raises(OSError):
+        connection.sendall(b"POST /recommend HTTP/1.1\r\n")
+        while time.monotonic() - start < 5:
+            connection.sendall(b"X-A: b\r\n")
+            time.sleep(0.05)
+    assert time.monotonic() - start < 3
+
+
+def test_who_does_not_read_answers_is_cut(server: ServerProcess) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(server.address)
+        connection.settimeout(0.5)
+        request = post("/recommend", b"{}") * 50
+        start = time.monotonic()
+        with pytest.raises(OSError):  # first our sends are not taken, then the connection is gone
+            while time.monotonic() - start < 8:
+                try:
+                    connection.sendall(request)
+                except TimeoutError:
+                    time.sleep(0.1)
+        assert time.monotonic() - start < 6
+    assert server.ask("GET", "/ready")[0] == 200
+
+
+def test_slow_clients_hold_no_room_of_others() -> None:
+    with small_server(limits={"receive_longest_s": 5.0}) as server:
+        slow = [socket.create_connection(server.address) for _ in range(300)]
+        for connection in slow:
+            connection.sendall(b"POST /recommend HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{")
+        outcome = run_open_loop(server.address, [post("/recommend", b'{"k":1}')], schedule(200, 1.0, 0))
+        for connection in slow:
+            connection.close()
+    assert set(outcome.counts()) <= {"200", "429"} and outcome.counts()["200"] > 100
+
+
+def test_connections_beyond_the_limit_are_told_to_come_again() -> None:
+    with small_server(limits={"connections_most": 4}) as server:
+        open_ones = [socket.create_connection(server.address) for _ in range(4)]
+        time.sleep(0.1)
+        assert exchange(server).startswith(b"HTTP/1.1 503 ")
+        for connection in open_ones:
+            connection.close()
+        time.sleep(0.1)
+        assert server.ask("GET", "/ready")[0] == 200
+
+
+def test_overload_is_answered_429_quickly_and_the_rest_is_served() -> None:
+    with small_server(seconds=0.001, limits={"wait_longest_s": 0.02}) as server:
+        outcome = run_open_loop(server.address, [post("/recommend", b'{"k":1}')], schedule(2_500, 1.5, 0))
+        _, metrics = server.ask("GET", "/metrics")
+    counts = outcome.counts()
+    assert set(counts) == {"200", "429"}
+    assert b'route="/recommend",status="429"}' in metrics
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_under_load_loses_nothing_and_ends_with_zero(workers: int) -> None:
+    with small_server(seconds=0.0005, workers=workers) as server:
+        told = threading.Event()
+
+        def tell(now_s: float) -> None:
+            if now_s > 0.5 and not told.is_set():
+                told.set()
+                os.kill(server.process.pid, signal.SIGTERM)
+            if now_s > 0.6:
+                os.kill(server.process.pid, 0)
+
+        outcome = run_open_loop(server.address, [post("/recommend", b'{"k":1}')], schedule(300, 0.75, 0), during=tell)
+        start = time.monotonic()
+        assert server.process.wait(5) == 0 and time.monotonic() - start < 4
+    assert told.is_set() and set(outcome.counts()) <= {"200", "429"}  # 429: this machine was busy
+
+
+def test_draining_says_so_first_and_a_second_signal_changes_nothing() -> None:
+    with small_server(seconds=0.3, limits={"drain_notice_s": 0.5}) as server:
+        slow = threading.Thread(target=lambda: answers.append(server.ask("POST", "/recommend", b"{}")[0]))
+        answers: list[int] = []
+        slow.start()
+        time.sleep(0.1)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        status, body = server.ask("GET", "/ready")
+        assert status == 503 and b"draining" in body
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(5) == 0
+        slow.join(5)
+        assert answers == [200]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(server.address)
+
+
+def test_a_request_that_hangs_does_not_keep_the_process() -> None:
+    with small_server(seconds=60, limits={"drain_notice_s": 0.1, "drain_longest_s": 1.0}) as server:
+        hanging = socket.create_connection(server.address)
+        hanging.sendall(post("/recommend/batch", b'{"requests":[{}]}'))
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        server.process.wait(9)
+        assert time.monotonic() - start < 7
+        hanging.close()
+
+
+def test_workers_share_a_port_and_their_metrics_and_the_dead_are_replaced(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+") as log, small_server(log=log, workers=2) as server:
+        for _ in range(40):
+            assert server.ask("POST", "/recommend", b"{}")[0] == 200
+        children = [int(pid) for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()]
+        assert len(children) == 2
+        total = b'shortlist_http_requests_total{method="POST",route="/recommend",status="200"} 40'
+        assert all(total in server.ask("GET", "/metrics")[1] for _ in range(8))  # whoever answers
+        os.kill(children[0], signal.SIGKILL)
+        until = time.monotonic() + 10
+        while time.monotonic() < until and (tmp_path / "log").read_text().count('"event":"ready"') < 3:
+            time.sleep(0.05)
+        said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+        assert [line["exit_code"] for line in said if line["event"] == "worker_died"] == [-9]
+        assert sum(line["event"] == "ready" for line in said) == 3
+        assert server.ask("POST", "/recommend", b"{}")[0] == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_store_that_does_not_open_ends_the_server_with_the_reason(workers: int) -> None:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), json.dumps({"broken": True, "workers": workers, "limits": QUICK})],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 1 and "the store must hold a version" in done.stderr
+
+
+def test_an_address_that_is_taken_is_refused_with_the_fix() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match=r"must be free and this machine's.*choose another --host or --port"):
+            open_listener("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_listener_that_stops_hands_over_what_was_taken_and_then_takes_no_more() -> None:
+    listener = open_listener("127.0.0.1", 0)
+    address = listener.getsockname()
+    waiting = [socket.create_connection(address) for _ in range(7)]
+    late = socket.socket()
+    late.settimeout(0.2)
+    taken = list(take_last(listener))
+    with pytest.raises(TimeoutError):  # not taken, not refused: it tries again, and is refused when the socket is closed
+        late.connect(address)
+    assert len(taken) == 7 and list(take_last(listener)) == []
+    for connection in (*waiting, *taken, late, listener):
+        connection.close()
+
+
+def test_while_draining_every_answer_closes_its_connection_refusals_too() -> None:
+    with small_server(seconds=0.02, limits={"drain_notice_s": 1.5, "wait_longest_s": 0.001}) as server:
+        server.ask("POST", "/recommend", b"{}")  # the pace is known
+        lines = [socket.create_connection(server.address, timeout=5) for _ in range(30)]
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        for line in lines:
+            line.sendall(post("/recommend", b"{}"))
+        answers = []
+        for line in lines:
+            received = b""
+            while data := line.recv(65536):  # until the server closes
+                received += data
+            answers.append((int(received[9:12]), b"connection: close" in received))
+            line.close()
+    assert {status for status, _ in answers} == {200, 429} and all(closes for _, closes in answers)
