@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def send_streams(server: ServerProcess, options: argparse.Namespace, faults: lis
                     received += piece
             except ConnectionResetError:
                 pass
-        found = [int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:]]
+        found = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
         statuses.update(found or [0])
         if any(status >= 500 for status in found):
             faults.append(f"stream {number} of seed {options.seed}: got {found} for {bytes(raw)!r}")

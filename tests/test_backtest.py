@@ -86,10 +86,10 @@ def test_the_folder_holds_the_table_every_rank_and_examples(tmp_path: Path) -> N
 
 
 def test_baselines_are_not_fitted_again_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"evaluate": {**ROLLING["evaluate"], "shifts": 1, "baselines": ["popularity", "ials"]}, "train": {"epochs": 1}}
+    settings = {"evaluate": {**ROLLING["evaluate"], "shifts": 1, "baselines": ["popularity", "item-knn"]}, "train": {"epochs": 1}}
     project = small_project(tmp_path, settings)
     first = backtest(project, tmp_path / "evaluation", log_to=silent)
-    assert set(first["splits"][0]["tuned"]["ials"]) >= {"regularization", "unobserved", "factors", "tuned_on"}
+    assert set(first["splits"][0]["tuned"]["item-knn"]) >= {"neighbours", "shrinkage", "tuned_on"}
     fitted: list[str] = []
 
     def noted(name: str, fit: Callable[[Window], Retriever]) -> Callable[[Window], Retriever]:
@@ -100,11 +100,11 @@ def test_baselines_are_not_fitted_again_until_something_changes(tmp_path: Path, 
     assert backtest(project, tmp_path / "evaluation", log_to=silent) == first and fitted == []
     evaluate = msgspec.structs.replace(project.config.evaluate, ks=(5, 11))
     longer = replace(project, config=msgspec.structs.replace(project.config, evaluate=evaluate))
-    assert "recall@11" in backtest(longer, tmp_path / "evaluation", log_to=silent)["models"]["ials"]
-    assert fitted == ["popularity", "ials"]
-    (tmp_path / "evaluation" / "2023-11-26" / "baselines" / "ials.npz").write_bytes(b"cut sho")  # a damaged file is no answer
+    assert "recall@11" in backtest(longer, tmp_path / "evaluation", log_to=silent)["models"]["item-knn"]
+    assert fitted == ["popularity", "item-knn"]
+    (tmp_path / "evaluation" / "2023-11-26" / "baselines" / "item-knn.npz").write_bytes(b"cut sho")  # a damaged file is no answer
     backtest(longer, tmp_path / "evaluation", log_to=silent)
-    assert fitted == ["popularity", "ials", "ials"]
+    assert fitted == ["popularity", "item-knn", "item-knn"]
 
 
 def test_what_cannot_be_fitted_is_said_with_its_reason(tmp_path: Path) -> None:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 from small_project import silent, small_project
 
 from shortlist.bundle import Bundle, open_bundle, open_current
+from shortlist.catalogue import read_catalogue
+from shortlist.config import IndexSettings
 from shortlist.dataset import Dataset, make_dataset
-from shortlist.encode import encode_corpus, encode_queries
+from shortlist.encode import Corpus, encode_corpus, encode_queries
 from shortlist.errors import BundleError, DataError
-from shortlist.export import publish_run
+from shortlist.export import asked_vectors, publish_run
 from shortlist.features.arrays import flat_arrays
+from shortlist.index import proposing
+from shortlist.manifest import verify_version
 from shortlist.project import Project
 from shortlist.protocols.configured import splits
 from shortlist.queries import Queries
-from shortlist.run import Run, open_run, train_run
+from shortlist.run import Run, open_run, split_validation, train_run
 from shortlist.store import versions
 
 
@@ -158,6 +163,52 @@ def test_every_file_of_a_bundle_is_checked_before_it_is_opened(world: World, tmp
 def test_no_file_of_a_bundle_is_a_pickle(world: World) -> None:
     suffixes = {path.suffix for path in world.store.rglob("v*/**/*") if path.is_file()}
     assert suffixes <= {".toml", ".json", ".safetensors", ".npy", ".parquet", ".onnx"}
+
+
+@pytest.mark.parametrize("kind", ["exact", "int8", "scann", "faiss"])
+def test_every_kind_of_index_is_published_opened_and_answers_alike(world: World, tmp_path: Path, kind: Any) -> None:
+    config = msgspec.structs.replace(world.run.config, index=IndexSettings(kind=kind, target_k=7))
+    bundle = open_bundle(publish_run(replace(world.run, config=config), tmp_path / "store").folder)
+    assert bundle.index.kind == kind  # 53 items are compared one by one by every kind, so no library is needed
+    asked = asked_vectors(world.run, world.run.items, encode_corpus(world.run.model, world.run.tables, world.dataset.item_features))
+    assert len(asked) == 60
+    for mine, expected in zip(bundle.index.search(asked, 10), world.bundle.index.search(asked, 10), strict=True):
+        assert (mine == expected).all()
+
+
+def test_the_manifest_tells_the_index_and_the_index_goes_by_the_manifest(world: World) -> None:
+    folder = world.store / world.bundle.name
+    assert verify_version(folder).facts["index"] == {"kind": "exact", "chosen": True, "exact": True}
+    assert world.bundle.index.kind == "exact"
+
+
+def test_an_approximate_index_without_enough_queries_is_not_published(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(proposing, "SMALLEST_CORPUS", 1)
+    config = msgspec.structs.replace(world.run.config, index=IndexSettings(kind="faiss", leaves=3, target_k=7, build_threads=1))
+    with pytest.raises(BundleError, match="at least 100 held-out queries: got 60"):
+        publish_run(replace(world.run, config=config), tmp_path / "store")
+    assert not (tmp_path / "store").exists() or versions(tmp_path / "store") == []
+
+
+def test_the_queries_that_were_held_out_are_kept_and_follow_a_newer_catalogue(world: World) -> None:
+    _, held_out = split_validation(world.dataset.train, world.run.config.train)
+    assert world.run.asked is not None and len(world.run.asked) == len(held_out) == 60
+    mine = [world.run.asked.history(number).tolist() for number in range(60)]
+    assert mine == [held_out.queries.history(number).tolist() for number in range(60)]
+    corpus = encode_corpus(world.run.model, world.run.tables, world.dataset.item_features)
+    user_features = world.dataset.user_features
+    expected = encode_queries(world.run.model, world.run.tables, held_out.queries, user_features=user_features, embedding=corpus.embedding)
+    assert np.allclose(asked_vectors(world.run, world.run.items, corpus), expected, atol=1e-6)
+    path = world.run.folder.parent / "without_one.parquet"
+    world.run.items.frame[1:].write_parquet(path)  # every item is now a row higher
+    newer = read_catalogue(str(path), world.run.items.id_column)
+    vectors = asked_vectors(world.run, newer, Corpus(corpus.embedding[1:].copy(), corpus.vector[1:].copy()))
+    untouched = [number for number in range(60) if 0 not in (held_out.queries.seed_row[number], *mine[number])]
+    assert 10 < len(untouched) < 60 and np.allclose(vectors[untouched], expected[untouched], atol=1e-6)
+    assert asked_vectors(replace(world.run, asked=None), world.run.items, corpus).shape == (0, corpus.vector.shape[1])
 
 
 def test_publishing_twice_makes_two_versions(world: World, tmp_path: Path) -> None:

@@ -48,8 +48,25 @@ def test_evaluate_prints_one_json_object_with_means_intervals_and_queries(projec
     metric = table["models"]["two-tower"]["recall@10"]
     assert metric["low"] <= metric["mean"] <= metric["high"] and metric["queries"] == table["queries"]
     assert {"head items", "mid items", "tail items", "unseen items", "known users", "unseen users"} <= set(table["slices"])
+    assert table["made"]["command"].endswith("--out " + str(project / "tested"))
     assert main([word for word in arguments if word != "--json"]) == 0
-    assert "two-tower" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "two-tower" in printed and f"shortlist report {project / 'tested'} --out report.html" in printed.replace("\n", "")
+    assert main(["report", str(project / "tested"), "--out", str(project / "report.html"), "--title", "a small shop"]) == 0
+    assert capsys.readouterr().out == f"{project / 'report.html'}\n"
+    assert "Evaluation of a small shop" in (project / "report.html").read_text()
+
+
+def test_evaluate_takes_baselines_by_name_and_several_seeds(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", str(project / "shortlist.toml"), "--set", "evaluate.bootstrap=20", "--out", str(project / "tested"), "--json"]
+    assert main([*words, "--baselines", "popularity,decayed-popularity", "--seeds", "2"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert list(table["models"]) == ["two-tower", "popularity", "decayed-popularity"] and table["seeds"] == [0, 1]
+    words.remove("--json")
+    assert main([*words, "--baselines", "popularity,decayed-popularity,item-knn"]) == 0
+    assert "item-knn" in capsys.readouterr().out
+    assert main([*words, "--baselines", "popularty"]) == 1
+    assert "did you mean 'popularity'?" in capsys.readouterr().err
 
 
 def test_recommend_answers_one_query_with_titles(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,6 +112,7 @@ def test_fetch_reads_the_publishers_files_from_a_local_folder(tmp_path: Path, ca
         (["check", "nowhere.toml"], "nowhere.toml"),
         (["check", "{project}/shortlist.toml", "--set", "model.tempratur=1"], "temperature"),
         (["publish", "{project}", "--to", "x"], "model.safetensors"),
+        (["report", "{project}", "--out", "x"], "evaluation.json"),
         (["recommend", "{project}/no-store", "--query", "{{}}"], "no-store"),
         (["recommend", "{project}/store", "--query", "nonsense"], "JSON"),
         (["recommend", "{project}/store", "--query", '{{"user": 1}}', "--show", "titel"], "titel"),
@@ -113,7 +131,7 @@ def test_every_command_explains_itself_with_an_example_that_parses(capsys: pytes
 
     parser = build_parser()
     studies = [f"study {name}" for name in ("designs", "cold", "towers", "table1", "table2", "sweep", "sets")]
-    for name in ("fetch", "check", "train", "evaluate", "study", *studies, "publish", "recommend"):
+    for name in ("fetch", "check", "train", "evaluate", "report", "study", *studies, "publish", "recommend", "serve"):
         with pytest.raises(SystemExit):
             parser.parse_args([*name.split(), "--help"])
         printed = capsys.readouterr().out

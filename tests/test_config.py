@@ -294,3 +294,30 @@ def test_a_log_without_times_is_tested_by_holdout_unless_a_protocol_is_named() -
     assert config_from_tree(timeless).evaluate.protocol == "holdout"
     with pytest.raises(ConfigError, match="needs times"):
         config_from_tree({**timeless, "evaluate": {"protocol": "rolling"}})
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"kind": "hnsw"}, r"Invalid enum value 'hnsw' - at `\$\.index\.kind`"),
+        ({"target_recall": 1.0}, r"index\.target_recall is a share in \(0, 1\): got 1\.0"),
+        ({"target_recall": 0.0}, r"index\.target_recall is a share in \(0, 1\): got 0\.0"),
+        ({"target_k": 0}, r"index\.target_k, leaves, searched, rescored and build_threads must be at least 1"),
+        ({"build_threads": 0}, r"build_threads must be at least 1"),
+        ({"kind": "scann", "leaves": 0}, r"leaves, .* must be at least 1"),
+        ({"kind": "int8", "leaves": 10}, r'for kind "scann" or "faiss": got kind = "int8"'),
+        ({"leaves": 10}, r'for kind "scann" or "faiss": got kind = "auto"'),
+        ({"kind": "faiss", "searched": 10}, r"set both, or neither"),
+        ({"kind": "faiss", "searched": 10, "rescored": 99}, r"index\.rescored must be at least index\.target_k: got 99 for 100"),
+        ({"seed": -1}, r"index\.seed must lie in"),
+    ],
+)
+def test_index_settings_that_contradict_themselves_are_refused(index: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_from_tree(tree(index=index))
+
+
+def test_index_settings_that_fit_are_kept() -> None:
+    settings = {"kind": "scann", "leaves": 10, "searched": 3, "rescored": 100, "target_recall": 0.9, "build_threads": 2, "seed": 5}
+    config = config_from_tree(tree(index=settings))
+    assert (config.index.kind, config.index.leaves, config.index.rescored, config.index.target_k) == ("scann", 10, 100, 100)

@@ -305,7 +305,7 @@ def test_askers_have_the_same_numbers_in_the_train_and_the_test_log_and_in_every
 
 
 def parts(examples: Examples) -> dict[str, NDArray[Any]]:
-    return dict(examples._arrays())
+    return dict(examples.arrays())
 
 
 @pytest.mark.parametrize("has_time", [True, False])

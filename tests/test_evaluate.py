@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 from small_evaluation import Scores, dataset_of, examples_of, settings_of
 
 from shortlist import evaluate
@@ -135,3 +136,10 @@ def test_novelty_and_similarity_are_reported_where_they_can_be() -> None:
     assert "intra_list_similarity@1" not in ranked.of_lists
     assert ranked.of_lists["intra_list_similarity@3"] == pytest.approx(1 / 3)
     assert not any(name.startswith(("novelty", "intra")) for name in rank_positives(retriever, examples_of([0]), 3, settings_of()).of_lists)
+
+
+def test_an_item_of_which_nothing_is_known_is_left_out_of_the_similarity_and_holds_its_place() -> None:
+    # the list is 3 2 1 0; nothing is known of 2, so the first three compare 3 and 1 alone: cosine 1; the first two hold no pair
+    vectors = sparse.csr_matrix(np.array([[0, 1], [1, 0], [0, 0], [2, 0]], np.float32))
+    ranked = rank_positives(Scores(np.array([1, 2, 3, 4], np.float32)), examples_of([0]), 4, settings_of(ks=(2, 3)), vectors=vectors)
+    assert "intra_list_similarity@2" not in ranked.of_lists and ranked.of_lists["intra_list_similarity@3"] == pytest.approx(1)

@@ -73,6 +73,8 @@ def test_items_are_called_by_their_text_and_by_an_id_that_is_a_word() -> None:
     assert item_words(FILMS, config_from_tree(TREE)) == ["Alien", "20", "Brazil", "Cube"]
     named = Catalogue(pl.DataFrame({"item_id": ["gimp", "vim"], "title": ["image editor", "vim"]}), "item_id", "items")
     assert item_words(named, config_from_tree(TREE)) == ["gimp: image editor", "vim"]
+    known = Catalogue(pl.DataFrame({"item_id": ["Alien (1979)", "B"], "title": ["Alien", "B side"]}), "item_id", "items")
+    assert item_words(known, config_from_tree(TREE)) == ["Alien (1979)", "B side"]
     bare = {**TREE, "item": {"features": {"item_id": "id"}}}
     assert item_words(FILMS, config_from_tree(bare)) == ["10", "20", "30", "40"]
 

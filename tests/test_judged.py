@@ -9,12 +9,14 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
-from small_evaluation import Scores, catalogue_of, dataset_of, examples_of, settings_of
+from small_evaluation import Scores, dataset_of, examples_of
 from small_project import small_config
 
 from shortlist import judged
+from shortlist.baselines.chosen_by import window_of
+from shortlist.baselines.item_texts import item_texts
 from shortlist.catalogue import Catalogue
-from shortlist.config import Config
+from shortlist.config import Config, config_from_tree, config_tree
 from shortlist.dataset import Dataset, Examples
 from shortlist.evaluate import Ranked
 from shortlist.judged import Judged, baseline_key, judge, kept
@@ -28,16 +30,25 @@ def asked(tmp_path: Path) -> tuple[Dataset, Examples, Config]:
     return replace(dataset, items=Catalogue(words, "item", "items")), examples_of([0, 1, 2], askers=[1, 2, 3]), config
 
 
-def test_the_lists_of_the_shown_queries_are_kept_with_the_ranks() -> None:
+def test_the_lists_of_the_shown_queries_are_kept_with_the_ranks(tmp_path: Path) -> None:
+    dataset, _, config = asked(tmp_path)
     examples = examples_of([0, 1, 2], seeds=[3, 3, 1])
     table = Scores(np.array([1, 2, 3, 4], np.float32))
-    found = judge(table, replace(dataset_of([1] * 4, []), items=catalogue_of(4)), examples, np.array([0, 2]), settings_of())
-    assert found.ranked.rank.tolist() == [4 if k > 3 else k for k in (4, 3, 2)]  # k + 1 = 4 results hold the whole corpus
+    found = judge(table, dataset, examples, np.array([0, 2]), config)
+    assert found.ranked.rank.tolist() == [4, 3, 2] and found.shown.tolist() == [0, 2]
     assert found.rows.tolist() == [[3, 2, 1, 0]] * 2 and found.scores.tolist() == [[4, 3, 2, 1]] * 2
-    unseen = judge(
-        table, replace(dataset_of([1] * 4, []), items=catalogue_of(4)), examples, np.array([2]), settings_of(seen_items="exclude")
-    )
-    assert unseen.rows.tolist() == [[3, 2, 0, -1]]  # its seed, item 1, is left out
+    unseen = msgspec.structs.replace(config, evaluate=msgspec.structs.replace(config.evaluate, seen_items="exclude"))
+    assert judge(table, dataset, examples, np.array([2]), unseen).rows.tolist() == [[3, 2, 0, -1]]  # its seed, item 1, is left out
+
+
+def test_items_of_a_list_are_compared_by_what_the_catalogue_says(tmp_path: Path) -> None:
+    dataset, examples, config = asked(tmp_path)
+    found = judge(Scores(np.array([1, 2, 3, 4], np.float32)), dataset, examples, np.array([0]), config).ranked.of_lists
+    texts = item_texts(window_of(dataset, config)).toarray()
+    pairs = [float(texts[one] @ texts[other]) for one in range(4) for other in range(one)]
+    assert found["intra_list_similarity@10"] == pytest.approx(np.mean(pairs)) and 0 < np.mean(pairs) < 1
+    silent = config_from_tree({**config_tree(config), "item": {"features": {"item_id": "id"}}})
+    assert "intra_list_similarity@10" not in judge(Scores(np.ones(4, np.float32)), dataset, examples, np.array([0]), silent).ranked.of_lists
 
 
 def test_what_is_written_is_read_back_under_its_key_alone(tmp_path: Path) -> None:

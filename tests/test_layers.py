@@ -54,8 +54,10 @@ ORDER = (
     "dataset",
     # learning
     "frequency",
+    "prior",
     "streaming",
     "negatives",
+    "tower_inputs",
     "tiles",
     "losses",
     "masks",
@@ -69,6 +71,7 @@ ORDER = (
     "learner",
     "diagnostics",
     "train",
+    "calibration",
     # judging
     "metrics/__init__",
     "metrics/checks",
@@ -143,8 +146,10 @@ ORDER = (
     "serve/limits",
     "serve/routes",
     "serve/refusals",
+    "serve/requests",
     "serve/openapi",
     "serve/gate",
+    "serve/placement",
     "serve/metrics",
     "serve/logs",
     "serve/app",
@@ -209,7 +214,8 @@ ORDER = (
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    *("tower_inputs", "tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    "calibration",
     *("run", "export", "growth"),
 }
 _STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared", "sweep", "sets")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_project import ITEMS, USERS, small_project
 
-from shortlist.baselines.cooccurrence import CoOccurrence
-from shortlist.baselines.popularity import Popularity
+from shortlist.baselines.fit import BASELINES, fit_baselines
 from shortlist.config import Config, HoldoutUnit
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.features.arrays import flat_arrays
@@ -40,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return small_project(tmp_path_factory.mktemp("leakage"), WINDOW)
 
 
-def files_of(dataset: Dataset) -> dict[str, bytes]:
+def files_of(dataset: Dataset, config: Config, more_baselines: Sequence[str] = ()) -> dict[str, bytes]:
     """Everything that a training window is made into, as bytes: vocabularies, statistics, features, examples, popularity."""
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -51,7 +50,8 @@ def files_of(dataset: Dataset) -> dict[str, bytes]:
     for side, features in (("item", dataset.item_features), ("user", dataset.user_features)):
         found |= {f"{side} {name}": array.tobytes() for name, array in flat_arrays(features).items()}
     queries = dataset.train.queries.take(np.arange(13))
-    for baseline in (Popularity(dataset), CoOccurrence(dataset, seeds_ask=False)):
+    names = ("popularity", "co-occurrence", *more_baselines)
+    for baseline in fit_baselines(dataset, config, names)[0]:
         rows, scores = baseline.retrieve(queries, 17)
         found[baseline.name] = rows.tobytes() + scores.tobytes()
     return {**found, "counts": dataset.item_counts.tobytes()}
@@ -88,8 +88,16 @@ def test_nothing_of_the_training_dataset_changes_with_what_is_tested(project: Pr
     split = SPLITS[kind](project.log, project)
     changed = SPLITS[kind](other_events(split.log, np.flatnonzero(split.test), seed), project)
     assert changed.test.tolist() == split.test.tolist()  # still the same rows
-    expected = files_of(make_dataset(project, split.train_log))
-    assert files_of(make_dataset(project, changed.train_log)) == expected
+    expected = files_of(make_dataset(project, split.train_log), project.config)
+    assert files_of(make_dataset(project, changed.train_log), project.config) == expected
+
+
+def test_no_baseline_is_tuned_or_fitted_on_what_is_tested(project: Project) -> None:
+    others = [name for name in BASELINES if name not in ("popularity", "co-occurrence")]
+    split = SPLITS["rolling"](project.log, project)
+    changed = SPLITS["rolling"](other_events(split.log, np.flatnonzero(split.test), 7), project)
+    first, second = (files_of(make_dataset(project, part.train_log), project.config, others) for part in (split, changed))
+    assert second == first and set(BASELINES) <= set(first)
 
 
 @pytest.mark.parametrize(("unit", "keep"), [("users", ("user",)), ("items", ("item",)), ("pairs", ("user", "item"))])
@@ -98,7 +106,7 @@ def test_nothing_of_held_out_users_items_and_pairs_is_learned(project: Project, 
     changed = holdout_split(other_events(project.log, np.flatnonzero(split.test), 5, keep), unit, 0.2, seed=3)
     assert changed.test.tolist() == split.test.tolist()
     dataset = make_dataset(project, split.train_log)
-    assert files_of(make_dataset(project, changed.train_log)) == files_of(dataset)
+    assert files_of(make_dataset(project, changed.train_log), project.config) == files_of(dataset, project.config)
     if unit == "items":
         tested = dataset.encode_split(split, project.config)
         assert not dataset.item_counts[tested.item_row].any()  # none of them is a positive in training
@@ -110,13 +118,16 @@ def test_events_that_are_added_behind_the_window_change_nothing(project: Project
     planted = pl.concat([split.log.frame, split.log.frame[-97:].with_columns(time=pl.lit(int(times.max())))])  # type: ignore[arg-type]
     longer = SPLITS["rolling"](replace(project.log, frame=planted, places=Places(("e",), (0,))), project)
     assert len(longer.log) == len(split.log) + 97
-    assert files_of(make_dataset(project, longer.train_log)) == files_of(make_dataset(project, split.train_log))
+    assert files_of(make_dataset(project, longer.train_log), project.config) == files_of(
+        make_dataset(project, split.train_log), project.config
+    )
 
 
 def test_the_check_would_see_a_leak(project: Project) -> None:
     split = SPLITS["rolling"](project.log, project)
     changed = SPLITS["rolling"](other_events(split.log, np.flatnonzero(split.test), 1), project)
-    leaking, changed_files = (files_of(make_dataset(project, part.log)) for part in (split, changed))  # test events learned from
+    everything = [make_dataset(project, part.log) for part in (split, changed)]  # test events learned from
+    leaking, changed_files = (files_of(dataset, project.config) for dataset in everything)
     differing = {name for name in leaking if leaking[name] != changed_files.get(name)}
     assert {"counts", "popularity", "co-occurrence"} <= differing
 

@@ -164,3 +164,19 @@ def test_looking_at_the_newest_changes_only_the_rows_asked_for_and_not_the_queri
     queries = Queries(np.array([4, 4, 4], np.int32), np.full(3, -1, np.int32), np.array([0, 1, 2], np.int32), start, end)
     assert queries.looking_at_newest(np.array([True, True, False])).seed_row.tolist() == [1, -1, 4]
     assert queries.seed_row.tolist() == [4, 4, 4]
+
+
+def test_item_rows_of_another_catalogue_and_histories_of_ones_own() -> None:
+    """Item 1 is gone, 0 -> 5, 2 -> 0, 3 -> 3. The histories overlap in one shared array; afterwards each has its own stretch."""
+    shared = np.array([0, 1, 2, 3, 1], np.int32)
+    start, end = np.array([0, 1, 4, 2, 5]), np.array([4, 3, 5, 2, 5])
+    queries = Queries(np.array([1, 2, -1, 0, 3], np.int32), np.array([4, 3, -1, 1, 0], np.int32), shared, start, end)
+    moved = queries.with_item_rows(np.array([5, -1, 0, 3], np.int32))
+    assert moved.seed_row.tolist() == [-1, 0, -1, 5, 3] and moved.user_row is queries.user_row
+    assert histories(moved) == [[5, 0, 3], [0], [], [], []]
+    assert moved.history_items.tolist() == [5, 0, 3, 0]
+    assert (moved.seed_row.dtype, moved.history_items.dtype) == (np.int32, np.int32)
+    same = queries.with_item_rows(np.arange(4, dtype=np.int32))
+    assert histories(same) == histories(queries) and same.seed_row.tolist() == queries.seed_row.tolist()
+    nobody = queries.take(np.arange(0)).with_item_rows(np.arange(4, dtype=np.int32))
+    assert len(nobody) == 0 and len(nobody.history_start) == len(nobody.history_end) == 0

@@ -22,8 +22,7 @@ from shortlist.dataset import Dataset, make_dataset
 from shortlist.project import open_project
 from shortlist.train import Trainer
 
-REQUIREMENTS: list[str] = []
-PAPER = {"linear_path": False, "item_bias": False, "id_dropout": 0.0, "history_dropout": 0.0}
+PAPER = {"linear_path": False, "item_bias": False, "popularity": "learned", "id_dropout": 0.0, "history_dropout": 0.0}
 _WITHOUT_END = 10_000  # passes
 
 

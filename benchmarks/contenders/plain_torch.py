@@ -11,8 +11,6 @@ from torch.nn import functional
 from turns import take_turns
 from workload import ADAGRAD_START, BATCH, DIM, ENTITIES, HIDDEN, LEARNING_RATE, SEGMENTS, TEMPERATURE, WORDS, Side, make_workload
 
-REQUIREMENTS: list[str] = []
-
 
 class Tower(nn.Module):
     """id, segment and words -> a vector of length 1."""

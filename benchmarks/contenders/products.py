@@ -8,8 +8,6 @@ import torch
 from turns import take_turns
 from workload import BATCH, DIM, HIDDEN
 
-REQUIREMENTS: list[str] = []
-
 
 def products(index_batch: int, kind: torch.dtype) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """(a, b, out) of every product: each layer and the logits, each with the gradients of both its factors."""

@@ -16,8 +16,6 @@ import tensorflow_recommenders as tfrs
 from turns import take_turns
 from workload import ADAGRAD_START, BAG, DIM, ENTITIES, HIDDEN, LEARNING_RATE, SEGMENTS, TEMPERATURE, WORDS, Side, make_workload
 
-REQUIREMENTS = ["tensorflow-cpu", "tf-keras", "tensorflow-recommenders"]
-
 
 class Tower(tf.keras.Model):
     """id, segment and words -> a vector of length 1."""
@@ -62,7 +60,7 @@ def main() -> None:
     parser.add_argument("--index-batch", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--keep-hits", action="store_true", help="do not remove accidental hits: a cheaper, wrong loss")
-    parser.add_argument("--bfloat16", action="store_true", help="Keras' mixed_bfloat16")
+    parser.add_argument("--bfloat16", action="store_true", help="mixed_bfloat16 of Keras; with --keep-hits")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     if options.bfloat16:

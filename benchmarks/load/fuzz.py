@@ -65,7 +65,7 @@ def hostile_request(seed: int, number: int, *, ids: tuple[str, ...], columns: tu
     place = rng.randrange(len(PATHS))
     tree = _valid(rng, place, ids, columns)
     body = rng.choice(_BREAKS)(rng, tree)
-    for _ in range(rng.choice((0, 0, 1, 3))):
+    for _ in range(rng.choice((0, 0, 0, 0, 1, 3))):
         body = _broken_bytes(rng, body)
     return METHODS[place], PATHS[place], body[:60_000]
 

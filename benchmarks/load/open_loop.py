@@ -49,7 +49,12 @@ def percentiles(milliseconds: NDArray[np.float64]) -> dict[str, float]:
     if not len(milliseconds):
         return {}
     p50, p99, p999 = np.percentile(milliseconds, [50, 99, 99.9])
-    return {"p50_ms": round(p50, 3), "p99_ms": round(p99, 3), "p999_ms": round(p999, 3), "max_ms": round(float(milliseconds.max()), 3)}
+    return {
+        "p50_ms": round(float(p50), 3),
+        "p99_ms": round(float(p99), 3),
+        "p999_ms": round(float(p999), 3),
+        "max_ms": round(float(milliseconds.max()), 3),
+    }
 
 
 def post(path: str, body: bytes, *, key: str | None = None) -> bytes:

@@ -15,9 +15,10 @@ import time
 STARTS = (
     b"POST /recommend HTTP/1.1\r\nX-Slow: ",
     b"POST /recommend HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{",
-    b"GET /openapi.json HTTP/1.1\r\n\r\n" * 20,
+    b"GET /openapi.json HTTP/1.1\r\n\r\n" * 40,
 )
 BYTE_EVERY_S = 2.0
+SPREAD_S = 5.0
 
 
 class SlowClient:
@@ -36,7 +37,7 @@ class SlowClient:
         """Whether the connection still stands."""
         if now_s >= self.next_s:
             self.next_s = now_s + BYTE_EVERY_S
-            if not self._send(b"x" if self.kind < 2 else STARTS[2]):
+            if not self._send(b"x" if self.kind < 2 else b"\r\n"):
                 return False
         return not self._is_ended() if self.kind < 2 else True
 
@@ -60,7 +61,10 @@ class SlowClient:
 
 def main() -> None:
     address, count = (sys.argv[1], int(sys.argv[2])), int(sys.argv[3])
-    clients = [SlowClient(address, number % 3) for number in range(count)]
+    clients = []
+    for number in range(count):
+        clients.append(SlowClient(address, number % 3))
+        time.sleep(SPREAD_S / count)  # slow clients do not come all at once, and are not cut all at once
     print("connected", flush=True)
     waiter = selectors.DefaultSelector()
     waiter.register(sys.stdin, selectors.EVENT_READ)

@@ -132,7 +132,7 @@ class _Backtest:
         )
         with self.stage(f"ranking {len(asked.examples):,} queries of {name}"):
             retriever = LearnedRetriever(run.model, run.tables, asked.corpus)
-            judged = judge(retriever, asked.corpus, asked.examples, asked.shown, config.evaluate)
+            judged = judge(retriever, asked.corpus, asked.examples, asked.shown, config)
         return replace(judged, ranked=replace(judged.ranked, seed=seed))
 
     def _baselines(self, asked: _Asked) -> tuple[list[Judged], dict[str, str]]:
@@ -145,7 +145,7 @@ class _Backtest:
                     kept(
                         self.folder / "baselines" / f"{name}.npz",
                         key,
-                        lambda fit=fit: judge_baseline(fit, corpus, asked.examples, asked.shown, config.evaluate),  # type: ignore[misc]
+                        lambda fit=fit: judge_baseline(fit, corpus, asked.examples, asked.shown, config),  # type: ignore[misc]
                     )
                 )
         return found, obstacles

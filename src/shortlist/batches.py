@@ -29,6 +29,7 @@ class Features:
 
     columns: dict[str, FeatureArray]
     table_rows: dict[str, NDArray[np.int64]]  # by feature: the rows of its table that occur, rising
+    transposed: dict[str, Bag]  # by feature that is a bag: of each of those rows, the entries that hold it
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,8 @@ class BatchMaker:
     def _hidden(self, examples: Examples, column_rows: NDArray[np.int64], mined: Mined) -> NDArray[np.bool_] | None:
         """(B, C) what the masks hide, and from each row the items mined for the others; None where nothing is hidden."""
         size, columns = len(examples), len(column_rows)
+        if not self.masks and not mined.rows.size:
+            return None
         hidden = np.zeros((size, columns), bool)
         if "same_query" in self.masks:
             hidden |= same_query_cells(examples.asker, examples.item_row, column_rows)
@@ -231,12 +234,16 @@ def compact(values: NDArray[np.integer], size: int) -> tuple[NDArray[np.int64], 
 def localise(columns: dict[str, FeatureArray], embedded: dict[str, tuple[int, int | None]]) -> Features:
     """The columns with table rows renumbered from 0, and which rows those are."""
     local: dict[str, FeatureArray] = {}
-    table_rows = {}
+    table_rows, transposed = {}, {}
     for name, column in columns.items():
         if isinstance(column, Dense):
             local[name] = column
             continue
         table_rows[name], values = compact(column.values, embedded[name][0])
         values32 = values.astype(np.int32)
-        local[name] = Ids(values32) if isinstance(column, Ids) else Bag(values32, column.offsets, column.weights)
-    return Features(local, table_rows)
+        if isinstance(column, Ids):
+            local[name] = Ids(values32)
+            continue
+        bag = local[name] = Bag(values32, column.offsets, column.weights)
+        transposed[name] = bag.transposed(len(table_rows[name]))
+    return Features(local, table_rows, transposed)

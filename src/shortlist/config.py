@@ -90,6 +90,9 @@ class ModelSettings(Section, frozen=True):
     cross_layers: int = 0  # low-rank cross layers (DCN-V2) in front of the hidden ones, in both towers
     cross_rank: int = 32
     item_bias: bool = True  # one more dimension of the item vector, which every query meets with the same value
+    popularity: Literal["learned", "recent"] = (
+        "learned"  # the bias; recent: the log share of late, by calibration.py; absent, with times: recent
+    )
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
     history_dropout: float = 0.0  # share of history items hidden in training
 
@@ -235,6 +238,9 @@ def config_from_tree(tree: Mapping[str, Any], where: str = "settings") -> Config
     columns, evaluate = tree.get("columns"), tree.get("evaluate", {})
     if isinstance(columns, Mapping) and "time" not in columns and isinstance(evaluate, Mapping) and "protocol" not in evaluate:
         tree = {**tree, "evaluate": {**evaluate, "protocol": "holdout"}}  # a log without times has no windows
+    model = tree.get("model", {})
+    if isinstance(columns, Mapping) and columns.get("time") is not None and isinstance(model, Mapping) and "popularity" not in model:
+        tree = {**tree, "model": {**model, "popularity": "recent"}}  # what is popular drifts, and times say how
     try:
         config = msgspec.convert(tree, Config, strict=True)
     except msgspec.ValidationError as error:
@@ -456,6 +462,10 @@ def _refuse_contradictions(config: Config, where: str) -> None:
         (
             index.rescored is None or index.rescored >= index.target_k,
             f"index.rescored must be at least index.target_k: got {index.rescored} for {index.target_k}",
+        ),
+        (
+            model.popularity == "learned" or columns.time is not None,
+            'model.popularity = "recent" needs times: name [columns] time, or set "learned"',
         ),
         (0 <= index.seed < 2**31 - 1, f"index.seed must lie in [0, 2^31 - 1): got {index.seed}"),
     ]

@@ -20,6 +20,7 @@ _LOW_RANK = 0.05  # of the dimension
 _MANY_HIDDEN = 0.2
 _MANY_UNKNOWN = 0.9
 _STREAM_ALONE = 0.95
+_ROWS_LOOKED_AT = 64  # of a batch, where the whole would take longer than it tells
 _STREAM_CURES = {
     "in_batch": "raise negatives.index_batch_size",
     "index": "raise negatives.batch_size, or lower negatives.index_batch_size",
@@ -118,30 +119,44 @@ def _hidden_facts(learner: Learner, batch: Batch) -> dict[str, float]:
     own = size if candidates.in_batch else 0  # each row meets its positive's own column, which is no hit
     negative = torch.arange(len(candidates.item_row)) >= (0 if candidates.in_batch else size)
     negative[len(batch.columns) - batch.mined.rows.size : len(batch.columns)] = False
-    hits = accidental_hits(candidates.item_row, size)
-    masked = hits if candidates.hidden is None else hits | candidates.hidden
+    hits = _hits(candidates.item_row, size)  # (C,)
+    masked = hits
+    if candidates.hidden is not None:
+        masked = (accidental_hits(candidates.item_row, size) | candidates.hidden).sum(dim=0)
     negatives = learner.negatives
     if isinstance(negatives, MixedNegatives):
         cached = 0 if batch.cached_rows is None else len(batch.cached_rows)
         negatives = replace(negatives, queued=len(candidates.item_row) - len(batch.columns) - cached)
     return {
-        "accidental_hits": float(hits[:, negative].sum() - own) / size,
+        "accidental_hits": float(hits[negative].sum() - own) / size,
         "accidental_hits_expected": negatives.expected_accidental_hits(size),
-        "masked_share": float(masked[:, negative].sum() - own) / max(size * int(negative.sum()) - own, 1),
+        "masked_share": float(masked[negative].sum() - own) / max(size * int(negative.sum()) - own, 1),
     }
 
 
+def _hits(item_row: torch.Tensor, queries: int) -> torch.Tensor:
+    """(C,) how many rows' positives each column holds, its own row's among them."""
+    _, number = torch.unique(item_row, return_inverse=True)
+    return torch.bincount(number[:queries], minlength=int(number.max()) + 1)[number]
+
+
 def _pulls(learner: Learner, batch: Batch) -> dict[str, float]:
-    """Each stream's share of what pulls on a row beside its positive, and how many streams there are."""
+    """Each stream's share of what pulls on a row beside its positive, and how many streams there are.
+
+    By some rows spread over the batch: all of them would cost as much as four steps.
+    """
     assert learner.scored is not None
     scored, size, columns = learner.scored, len(batch.weight), len(batch.columns)
+    rows = torch.linspace(0, size - 1, min(size, _ROWS_LOOKED_AT)).long()
     shares = negative_shares(
         learner.loss.design,
-        scored.similarity,
+        scored.similarity_of(rows),
         scored.candidates,
         temperature=learner.model.temperature,
         bias=scored.bias,
         logq_weight=learner.loss.logq_weight,
+        rows=rows,
+        queries=size,
     ).mean(dim=0)  # (C,)
     index_end = columns - batch.mined.rows.size
     streams = {

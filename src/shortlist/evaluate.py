@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from shortlist.catalogue import Catalogue
 from shortlist.config import Config, EvaluateSettings
@@ -145,12 +146,13 @@ def rank_positives(
     settings: EvaluateSettings,
     *,
     item_counts: NDArray[np.int64] | None = None,
-    vectors: NDArray[np.floating] | None = None,
+    vectors: NDArray[np.floating] | sparse.csr_matrix | None = None,
 ) -> Ranked:
     """Retrieves for every example and finds its positive. One result more than the largest k settles ties at the edge.
 
     item_counts  (M,) choices in training, for the novelty of lists; None leaves it out
-    vectors      (M, D) by which items of one list are compared, for their similarity; None leaves it out
+    vectors      (M, D) by which items of one list are compared, for their similarity; None leaves it out. Of an item whose vector is 0
+                 nothing can be said: it is not counted
     """
     longest = min(max(settings.ks) + 1, corpus_size)
     ranks, lists = [], []
@@ -172,14 +174,17 @@ def _of_lists(
     k: int,
     corpus_size: int,
     item_counts: NDArray[np.int64] | None,
-    vectors: NDArray[np.floating] | None,
+    vectors: NDArray[np.floating] | sparse.csr_matrix | None,
 ) -> dict[str, float]:
     """What the first k of all lists show, by metric."""
     found = {"coverage": coverage(shown, k, corpus_size), "gini": gini(shown, k, corpus_size)}
     if item_counts is not None:  # one is added to every count: an item without a choice has no finite surprise
         share = (item_counts + 1) / (item_counts.sum() + len(item_counts))
         found["novelty"] = float(novelty(shown[shown[:, 0] >= 0], k, share).mean())
-    pairs = shown[(shown[:, :k] >= 0).sum(axis=1) >= 2]
-    if vectors is not None and len(pairs):
-        found["intra_list_similarity"] = float(intra_list_similarity(pairs, k, vectors).mean())
+    if vectors is not None:
+        said = np.asarray(abs(vectors).sum(axis=1)).ravel() > 0  # (M,)
+        known = np.where(said[shown] & (shown >= 0), shown, -1)
+        pairs = known[(known[:, :k] >= 0).sum(axis=1) >= 2]
+        if len(pairs):
+            found["intra_list_similarity"] = float(intra_list_similarity(pairs, k, vectors).mean())
     return found

@@ -72,7 +72,10 @@ def described_examples(
 
 
 def item_words(items: Catalogue, config: Config) -> list[str]:
-    """(M,) what a reader calls each item: its first text feature; behind its id, where that is a word of its own."""
+    """(M,) what a reader calls each item: its first text feature; behind its id, where that is a word of its own.
+
+    Where one of the two says the other as well, it stands alone: "Alien (1979)", not "Alien (1979): Alien".
+    """
     ids = items.ids.cast(pl.String)
     columns = [
         feature_column(name, settings, config, side="item").column
@@ -85,8 +88,13 @@ def item_words(items: Catalogue, config: Config) -> list[str]:
     text = items.frame[column]
     if items.ids.dtype != pl.String:
         return text.fill_null(ids).to_list()
-    both = pl.select(pl.when(text.is_null() | (text == ids)).then(ids).otherwise(ids + ": " + text)).to_series()
-    return both.to_list()
+    return [_both(item_id, said) for item_id, said in zip(ids.to_list(), text.to_list(), strict=True)]
+
+
+def _both(item_id: str, text: str | None) -> str:
+    if text is None or text in item_id:
+        return item_id
+    return text if item_id in text else f"{item_id}: {text}"
 
 
 def _known(rank: np.int64) -> int | None:

@@ -19,9 +19,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from shortlist import baselines
-from shortlist.baselines.item_texts import content_columns
+from shortlist.baselines.chosen_by import window_of
+from shortlist.baselines.item_texts import content_columns, item_texts
 from shortlist.baselines.scored_corpus import ScoredCorpus
-from shortlist.config import Config, EvaluateSettings
+from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples
 from shortlist.disk import write_whole
 from shortlist.evaluate import Ranked, Retriever, rank_positives, seen_items
@@ -39,22 +40,25 @@ class Judged:
     scores: NDArray[np.float32]  # (n, LISTED)
 
 
-def judge(retriever: Retriever, corpus: Dataset, examples: Examples, shown: NDArray[np.intp], settings: EvaluateSettings) -> Judged:
-    """What `retriever` does on `examples`, of which those at `shown` (n,) get their lists kept."""
+def judge(retriever: Retriever, corpus: Dataset, examples: Examples, shown: NDArray[np.intp], config: Config) -> Judged:
+    """What `retriever` does on `examples`, of which those at `shown` (n,) get their lists kept.
+
+    Items of one list are compared by what the catalogue says of them, the same for all models; not at all where it says nothing.
+    """
+    settings = config.evaluate
     size = len(corpus.items)
-    ranked = rank_positives(retriever, examples, size, settings, item_counts=corpus.item_counts)
+    contents = item_texts(window_of(corpus, config)) if content_columns(config) else None
+    ranked = rank_positives(retriever, examples, size, settings, item_counts=corpus.item_counts, vectors=contents)
     queries = examples.queries.take(shown)
     exclude = seen_items(queries) if settings.seen_items == "exclude" else None
     rows, scores = retriever.retrieve(queries, min(LISTED, size), exclude)
     return Judged(ranked, shown, rows, scores)
 
 
-def judge_baseline(
-    fit: Callable[[], Retriever], corpus: Dataset, examples: Examples, shown: NDArray[np.intp], settings: EvaluateSettings
-) -> Judged:
+def judge_baseline(fit: Callable[[], Retriever], corpus: Dataset, examples: Examples, shown: NDArray[np.intp], config: Config) -> Judged:
     """As `judge`, of a baseline that is fitted first; its `ranked` says what was tuned."""
     retriever = fit()
-    judged = judge(retriever, corpus, examples, shown, settings)
+    judged = judge(retriever, corpus, examples, shown, config)
     if isinstance(retriever, ScoredCorpus):
         judged.ranked.tuned.update(retriever.settings)
     return judged

@@ -18,7 +18,7 @@ def hidden_layers(width: int, settings: ModelSettings) -> nn.Sequential:
     """
     layers: list[nn.Module] = [CrossLayers(width, settings.cross_layers, settings.cross_rank)] if settings.cross_layers else []
     for out in settings.hidden:
-        layers += [nn.Linear(width, out), nn.ReLU()]
+        layers += [nn.Linear(width, out), nn.ReLU(inplace=True)]  # the product is not needed once it is cut off
         width = out
     stack = nn.Sequential(*layers[:-1])
     top = top_layer(stack)

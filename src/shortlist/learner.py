@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from shortlist.memory import VectorMemory
 from shortlist.negatives import MixedNegatives, make_negatives
 from shortlist.streaming import StreamingFrequency, StreamingSettings, keys_of_ids
 from shortlist.tables import EmbeddingTables
-from shortlist.towers import EncodedItems, TwoTower, batch_table_rows, initial_tables
+from shortlist.towers import BIAS, EncodedItems, TwoTower, batch_table_rows, initial_tables, learns_bias
 
 _BUCKETS_PER_ITEM = 5  # of the streaming estimator, where the settings name none
 
@@ -66,10 +65,14 @@ class Scored:
         """(C,) of each column."""
         return self.columns.each()[1]
 
-    @cached_property
+    def similarity_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """(R, C) of the queries at `rows` (R,) and each column."""
+        return self.queries[rows] @ self.columns.each()[0].T
+
+    @property
     def similarity(self) -> torch.Tensor:
         """(B, C) of each query and column."""
-        return self.queries @ self.columns.each()[0].T
+        return self.similarity_of(torch.arange(len(self.queries)))
 
 
 class Learner:
@@ -97,10 +100,13 @@ class Learner:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             self.model = TwoTower(dataset.item_encoder, dataset.query_encoder, config.model)
-        self.tables = EmbeddingTables(initial_tables(dataset, config.model, generator, counts), adagrad_start=settings.adagrad_start)
+        id_feature = self.model.id_feature
+        fixed = frozenset() if learns_bias(config.model, id_feature) else frozenset({f"item/{id_feature}{BIAS}"})
+        tables = initial_tables(dataset, config.model, generator, counts)
+        self.tables = EmbeddingTables(tables, adagrad_start=settings.adagrad_start, fixed=fixed)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.Adagrad(
-            self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0
+            self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0, fused=True
         )
         self.dataset, self.settings, self.loss = dataset, settings, config.loss
         self.bfloat16 = settings.matmul == "bfloat16" or (settings.matmul == "auto" and has_fast_bfloat16())

@@ -151,11 +151,20 @@ def negative_shares(
     temperature: torch.Tensor | float,
     bias: torch.Tensor | None = None,
     logq_weight: float = 1.0,
+    rows: torch.Tensor | None = None,
+    queries: int = 0,
 ) -> torch.Tensor:
-    """(B, C) the gradient's share of each negative column in its row: dL_i/ds_ij over their sum; rows add up to 1 (or 0)."""
+    """(R, C) the gradient's share of each negative column in its row: dL_i/ds_ij over their sum; rows add up to 1 (or 0).
+
+    similarity   (R, C)
+    rows         (R,) which of the `queries` = B rows of the batch these are; None = all
+    """
+    if rows is None:
+        queries, rows = len(similarity), torch.arange(len(similarity))
+    shifts = _shifts(design, candidates, queries, logq_weight)
     logits = similarity.float() / temperature
-    _, others = _corrected(design, logits if bias is None else logits + bias, candidates, logq_weight)
-    return torch.softmax(others, dim=1).nan_to_num(0.0)
+    others = (logits if bias is None else logits + bias) + shifts.others
+    return torch.softmax(others.masked_fill(_left_out(shifts, candidates, queries)[rows], NOTHING), dim=1).nan_to_num(0.0)
 
 
 def accidental_hits(item_row: torch.Tensor, queries: int) -> torch.Tensor:

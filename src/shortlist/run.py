@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from shortlist import __version__
+from shortlist.calibration import calibrate
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.checkpoint import load_tensors, save_tensors
 from shortlist.config import Config, TrainSettings, dump_config, load_config
@@ -221,6 +222,9 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dic
         return full_corpus_loss(model, tables, dataset, validation, log_weight)
 
     trainer.fit(validate if len(validation) else None, log)
+    found = calibrate(trainer.learner, dataset, fit, validation)
+    if found:
+        log.record({"step": trainer.progress.step, "calibrated": found})
     return trainer.learner.weights()
 
 

@@ -43,6 +43,9 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
         raise ConfigError(
             f'sequential training goes by days: got evaluate.protocol = "{settings.protocol}"; set "rolling", and name a time'
         )
+    # a window's bias is carried over and learned on: it cannot be fixed at the end of each
+    model = msgspec.structs.replace(project.config.model, popularity="learned")
+    project = replace(project, config=msgspec.structs.replace(project.config, model=model))
     days = rolling_days(project.log, project.config)
     first = rolling_split(project.log, days[0], settings.train_days, settings.test_days, days=settings.days)
     dataset = make_dataset(project, first.train_log)

@@ -12,12 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+_ROWS_AT_ONCE = 4096  # of an update: what stands between reading and writing stays in the cache
+
 
 class EmbeddingTables:
     """Tables by name, each with its Adagrad sums of squared gradients (Duchi et al., 2011)."""
 
-    def __init__(self, weights: dict[str, torch.Tensor], *, adagrad_start: float) -> None:
+    def __init__(self, weights: dict[str, torch.Tensor], *, adagrad_start: float, fixed: frozenset[str] = frozenset()) -> None:
+        """`fixed` names tables that are looked up and never updated."""
         self.weights = weights  # name -> (rows, dim)
+        self.fixed = fixed
         self.sums = {name: torch.full_like(weight, adagrad_start) for name, weight in weights.items()}
         self._gathered: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -26,8 +30,11 @@ class EmbeddingTables:
         leaves = {}
         for name, table_rows in rows.items():
             index = torch.from_numpy(table_rows)
-            leaf = self.weights[name].index_select(0, index).requires_grad_()
+            leaf = self.weights[name].index_select(0, index)
             leaves[name] = leaf
+            if name in self.fixed:
+                continue
+            leaf.requires_grad_()
             self._gathered[name] = (index, leaf)
         return leaves
 
@@ -37,13 +44,15 @@ class EmbeddingTables:
         for name, (index, leaf) in self._gathered.items():
             if leaf.grad is None:
                 continue
-            gradient = leaf.grad
-            sums = self.sums[name].index_select(0, index).addcmul_(gradient, gradient)
-            self.sums[name].index_copy_(0, index, sums)
             moved = leaf.detach()
             if weight_decay:
-                moved = moved * (1 - learning_rate * weight_decay)
-            self.weights[name].index_copy_(0, index, torch.addcdiv(moved, gradient, sums.sqrt(), value=-learning_rate))
+                moved *= 1 - learning_rate * weight_decay
+            for start in range(0, len(index), _ROWS_AT_ONCE):
+                rows = slice(start, start + _ROWS_AT_ONCE)
+                gradient, row = leaf.grad[rows], index[rows]
+                sums = self.sums[name].index_select(0, row).addcmul_(gradient, gradient)
+                _write_rows(self.sums[name], row, sums)
+                _write_rows(self.weights[name], row, moved[rows].addcdiv_(gradient, sums.sqrt_(), value=-learning_rate))
         self._gathered = {}
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -59,3 +68,9 @@ class EmbeddingTables:
         for name in self.weights:
             self.weights[name].copy_(state[f"weight/{name}"])
             self.sums[name].copy_(state[f"sum/{name}"])
+
+
+def _write_rows(table: torch.Tensor, row: torch.Tensor, values: torch.Tensor) -> None:
+    """table[row] = values, copied in the widest elements that fit: they go one by one."""
+    wide = torch.complex128 if table.shape[1] % 4 == 0 else torch.float32
+    table.view(wide).index_copy_(0, row, values.view(wide))

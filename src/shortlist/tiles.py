@@ -17,9 +17,12 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from shortlist.tower_inputs import padded, side_by_side
 
 _GROUP_BYTES = 24 * 2**20  # of products kept at once; below 32 MB, from where on memory comes fresh from the kernel every time
-_TILE_BYTES = 2**20  # of float32 logits worked on at once: they stay in the second-level cache
+_TILE_BYTES = 4 * 2**20  # of float32 logits worked on at once: they stay in the caches of two cores, and threads part seldom
 
 
 @dataclass(frozen=True)
@@ -79,25 +82,27 @@ class _SoftmaxLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         share = weight / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)  # (B,) w_i
         warm = queries / temperature  # (B, D)
-        left, right = warm.to(kind), vectors.to(kind)
+        columns = len(vectors) if kind == torch.float32 else padded(len(vectors))
+        left, right = warm.to(kind), side_by_side([vectors], rows=columns, kind=kind)
         pull = (warm * share[:, None]).to(kind)  # (B, D) w_i q_i / T
         shift = terms.shift if bias is None else terms.shift + bias
+        shift = functional.pad(shift, (0, columns - len(vectors)), value=float("-inf"))
         own_cell = terms.own_cell if bias is None else terms.own_cell + bias[terms.own]
         row_loss = torch.empty(len(queries))
         d_queries, d_vectors = torch.empty_like(queries), torch.zeros_like(vectors)
         d_bias = None if bias is None else torch.zeros_like(bias)
-        for group in _slices(len(queries), len(vectors) * left.element_size(), _GROUP_BYTES):
+        for group in _slices(len(queries), columns * left.element_size(), _GROUP_BYTES):
             cells = left[group] @ right.T  # (g, K)
-            for tile in _slices(len(cells), 4 * len(vectors), _TILE_BYTES):
+            for tile in _slices(len(cells), 4 * columns, _TILE_BYTES):
                 rows = slice(group.start + tile.start, group.start + tile.stop)
                 logits = cells[tile].float()  # a copy, but for float32 products
                 row_loss[rows] = _to_gradient(logits, shift, terms, own_cell, rows)
                 if d_bias is not None:
-                    d_bias.addmv_(logits.T, share[rows])
+                    d_bias.addmv_(logits[:, : len(vectors)].T, share[rows])
                 if logits.dtype != cells.dtype:
                     cells[tile] = logits
             d_queries[group] = (cells @ right).float()
-            d_vectors += cells.T @ pull[group]
+            d_vectors += (cells.T @ pull[group])[: len(vectors)]
         d_queries *= (share / temperature)[:, None]
         d_temperature = -(queries * d_queries).sum() / temperature
         ctx.save_for_backward(d_queries, d_vectors, d_temperature, d_bias)
@@ -116,7 +121,7 @@ def _to_gradient(logits: torch.Tensor, shift: torch.Tensor, terms: Terms, own_ce
     own_logit = logits[here, own] + own_cell[rows]
     logits += shift
     if terms.hidden is not None:
-        logits.masked_fill_(terms.hidden[rows], float("-inf"))
+        logits[:, : terms.hidden.shape[1]].masked_fill_(terms.hidden[rows], float("-inf"))
     logits[here, own] = own_logit
     largest = logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)

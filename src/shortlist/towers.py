@@ -30,6 +30,7 @@ from shortlist.features.encoder import TableEncoder
 from shortlist.features.vocabulary import CategoryEncoder
 from shortlist.layers import HistoryPooling, hidden_layers, normalise, top_layer
 from shortlist.queries import QueryEncoder
+from shortlist.tower_inputs import BagTensors, learned_sums_of_bags, padded, side_by_side, sums_of_bags
 
 START_LENGTH = 0.3  # of the output for a query that says nothing
 BIAS = "#bias"  # suffix of the table of item biases
@@ -48,32 +49,34 @@ class EncodedItems:
 class ItemTower(nn.Module):
     """Item features -> input embedding e, vector v, and the content's part of the bias."""
 
-    def __init__(self, width: int, settings: ModelSettings) -> None:
+    def __init__(self, width: int, settings: ModelSettings, *, learns_bias: bool) -> None:
         super().__init__()
         dim = settings.hidden[-1]
         self.embedding = nn.Linear(width, dim, bias=False)
         self.is_table = settings.item_tower == "table"
         self.mlp = None if self.is_table else hidden_layers(width, settings)
         self.linear_path = settings.linear_path
-        self.bias = nn.Linear(width, 1, bias=False) if settings.item_bias and not self.is_table else None
+        self.bias = nn.Linear(width, 1, bias=False) if learns_bias and not self.is_table else None
         if self.bias is not None:
             nn.init.zeros_(self.bias.weight)
 
     def forward(
-        self, x: torch.Tensor, candidates: int, output: torch.Tensor | None = None
+        self, x: torch.Tensor, candidates: int, output: torch.Tensor | None = None, *, items: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """(n, width) -> e (n, D), and of the first c = `candidates` rows v (c, D) and content bias (c,) or None.
 
         output   (c, D) rows of the output table, for the tower that is one
+        items    n, where the rows of x behind it are padding
         """
-        embedding = self.embedding(x).float()
-        x = x[:candidates]
+        embedding = self.embedding(x)[:items].float()
         if self.mlp is None:
             assert output is not None
             return embedding, normalise(output), None
-        deep = self.mlp(x).float()
+        # what stands behind the candidates gives steps of nearly one size one shape; it is cut off below
+        x = x[:candidates] if items is None else x[: min(padded(candidates), len(x))]
+        deep = self.mlp(x)[:candidates].float()
         vector = normalise(deep + embedding[:candidates] if self.linear_path else deep)
-        return embedding, vector, None if self.bias is None else self.bias(x).float()[:, 0]
+        return embedding, vector, None if self.bias is None else self.bias(x)[:candidates].float()[:, 0]
 
 
 class QueryTower(nn.Module):
@@ -105,6 +108,13 @@ class QueryTower(nn.Module):
             deep = deep + self.feature_map(x).float()
         return normalise(deep)
 
+    def of_features(self, x: torch.Tensor) -> torch.Tensor:
+        """x (N, width) -> u (N, D), as `forward` gives it for queries without seed and history: zeros are not multiplied."""
+        first = self.mlp[0]
+        assert isinstance(first, nn.Linear)
+        deep = self.mlp[1:](functional.linear(x, first.weight[:, first.in_features - x.shape[1] :], first.bias)).float()
+        return normalise(deep if self.feature_map is None else deep + self.feature_map(x).float())
+
 
 class TwoTower(nn.Module):
     """Both towers and the temperature. The embedding tables live outside (tables.py); lookups come in as tensors."""
@@ -113,10 +123,11 @@ class TwoTower(nn.Module):
         super().__init__()
         self.settings = settings
         self.history_last = query_encoder.history_last
+        self.sees_items = query_encoder.has_seed or query_encoder.history_last > 0
         self.id_feature = item_encoder.id_feature()
         item_width = input_width(item_encoder, settings)
         query_width = input_width(query_encoder.user, settings) + input_width(query_encoder.context, settings)
-        self.item = ItemTower(item_width, settings)
+        self.item = ItemTower(item_width, settings, learns_bias=learns_bias(settings, self.id_feature))
         self.query = QueryTower(query_width, self.history_last, settings)
         self.log_temperature = nn.Parameter(torch.tensor(float(np.log(settings.temperature))))
         self.log_temperature.requires_grad_(settings.learn_temperature)
@@ -132,14 +143,29 @@ class TwoTower(nn.Module):
         low, high = self.settings.temperature_bounds
         self.log_temperature.clamp_(math.log(low), math.log(high))
 
-    def encode_items(self, columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], candidates: int) -> EncodedItems:
-        """The items with these features, whose rows point into `tables` (`item/feature`); the first are candidates."""
-        x = torch.cat(embed(columns, tables, "item"), dim=1)  # (n, width)
+    def encode_items(
+        self,
+        columns: Mapping[str, FeatureArray],
+        tables: Mapping[str, torch.Tensor],
+        candidates: int,
+        transposed: Mapping[str, Bag] | None = None,
+    ) -> EncodedItems:
+        """The items with these features, whose rows point into `tables` (`item/feature`); the first are candidates.
+
+        transposed   of each bag, where the tables are to learn
+        """
+        pieces = embed(columns, tables, "item", transposed)
+        items = None
+        if torch.is_autocast_enabled("cpu") and not self.settings.cross_layers:  # cross layers multiply their input in float32
+            items = len(pieces[0])
+            x = side_by_side(pieces, rows=padded(items), kind=torch.get_autocast_dtype("cpu"))
+        else:
+            x = torch.cat(pieces, dim=1)  # (n, width)
         ids = None if self.id_feature is None else torch.from_numpy(columns[self.id_feature].values[:candidates])
         output = None
         if self.item.is_table and ids is not None:
             output = functional.embedding(ids, tables[f"item/{self.id_feature}{OUTPUT}"])
-        embedding, vector, bias = self.item(x, candidates, output)
+        embedding, vector, bias = self.item(x, candidates, output, items=items)
         if self.settings.item_bias and ids is not None:
             of_id = functional.embedding(ids, tables[f"item/{self.id_feature}{BIAS}"])[:, 0]
             bias = of_id if bias is None else bias + of_id
@@ -158,11 +184,17 @@ class TwoTower(nn.Module):
         seed        (N,) and history (N, L), newest first: rows of `embedding`, -1 = none
         features    looked-up user and context features, each (N, some width)
         """
+        multiplies_low = torch.is_autocast_enabled("cpu") and not self.settings.cross_layers
+        if multiplies_low and features:
+            x = side_by_side(features, rows=len(seed), kind=torch.get_autocast_dtype("cpu"))
+        else:
+            x = torch.cat([embedding.new_zeros(len(seed), 0), *features], dim=1)
+        if not self.sees_items and not self.settings.cross_layers:
+            return self.query.of_features(x)
         seed_vector, has_seed = functional.embedding(seed.clamp_min(0), embedding), (seed >= 0).float()[:, None]
         present = (history >= 0).float()  # (N, L)
         pooled = self._pooled(embedding, seed_vector * has_seed, history, present)
         has_history = (present.sum(dim=1, keepdim=True) > 0).float()
-        x = torch.cat([seed_vector.new_zeros(len(seed), 0), *features], dim=1)
         vector: torch.Tensor = self.query(seed_vector * has_seed, has_seed, pooled, has_history, x)
         return vector
 
@@ -178,9 +210,11 @@ class TwoTower(nn.Module):
 
     def encode_batch(self, batch: Batch, tables: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, EncodedItems]:
         """(B, D) query vectors, and the batch's distinct items encoded."""
-        items = self.encode_items(batch.items.columns, tables, batch.candidates)
-        features = embed(batch.users.columns, tables, "user") + embed(batch.context.columns, tables, "context")
-        queries = self.encode_queries(items.embedding, torch.from_numpy(batch.seed), torch.from_numpy(batch.history), features)
+        items = self.encode_items(batch.items.columns, tables, batch.candidates, batch.items.transposed)
+        users = embed(batch.users.columns, tables, "user", batch.users.transposed)
+        features = users + embed(batch.context.columns, tables, "context", batch.context.transposed)
+        embedding = items.embedding if self.sees_items else items.embedding.detach()  # else a gradient of zeros would go all the way
+        queries = self.encode_queries(embedding, torch.from_numpy(batch.seed), torch.from_numpy(batch.history), features)
         return queries, items
 
 
@@ -193,6 +227,11 @@ def batch_table_rows(batch: Batch, model: TwoTower) -> dict[str, np.ndarray]:
         if f"item/{model.id_feature}{suffix}" in extra_tables(model.settings, model.id_feature):
             rows[f"item/{model.id_feature}{suffix}"] = rows[f"item/{model.id_feature}"]
     return rows
+
+
+def learns_bias(settings: ModelSettings, id_feature: str | None) -> bool:
+    """Is the items' bias learned? Else there is none, or it is the popularity of late, which needs ids (calibration.py)."""
+    return settings.item_bias and (settings.popularity == "learned" or id_feature is None)
 
 
 def extra_tables(settings: ModelSettings, id_feature: str | None) -> list[str]:
@@ -241,22 +280,30 @@ def _initial_biases(dataset: Dataset, name: str, item_counts: NDArray[np.int64])
     return torch.from_numpy((biases - biases.mean()).astype(np.float32))[:, None]
 
 
-def embed(columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], side: str) -> list[torch.Tensor]:
-    """The looked-up features, each (n, width), in order; a bag becomes the weighted sum of its rows."""
+def embed(
+    columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], side: str, transposed: Mapping[str, Bag] | None = None
+) -> list[torch.Tensor]:
+    """The looked-up features, each (n, width), in order; a bag becomes the weighted sum of its rows.
+
+    transposed   of each bag, where the tables are to learn
+    """
     pieces = []
     for name, column in columns.items():
-        if isinstance(column, Dense):
+        table = None if isinstance(column, Dense) else tables[f"{side}/{name}"]
+        if table is None:
             pieces.append(torch.from_numpy(column.values))
-        elif isinstance(column, Bag):
-            values, offsets, weights = (torch.from_numpy(array) for array in (column.values, column.offsets, column.weights))
-            pieces.append(
-                functional.embedding_bag(
-                    values.long(), tables[f"{side}/{name}"], offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
-                )
-            )
+        elif not isinstance(column, Bag):
+            pieces.append(functional.embedding(torch.from_numpy(column.values), table))
+        elif transposed is None:
+            pieces.append(sums_of_bags(table, bag_tensors(column)))
         else:
-            pieces.append(functional.embedding(torch.from_numpy(column.values), tables[f"{side}/{name}"]))
+            pieces.append(learned_sums_of_bags(table, bag_tensors(column), bag_tensors(transposed[name])))
     return pieces
+
+
+def bag_tensors(bag: Bag) -> BagTensors:
+    """The bag's arrays as they enter the sums, without a copy but of the offsets."""
+    return torch.from_numpy(bag.values), torch.from_numpy(bag.offsets.astype(np.int32)), torch.from_numpy(bag.weights)
 
 
 def input_width(encoder: TableEncoder, settings: ModelSettings) -> int:

@@ -12,37 +12,27 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_index import needs, normal, same, some_of
 
 from shortlist.config import IndexSettings
 from shortlist.errors import BundleError, ShapeError
 from shortlist.index import contract
 from shortlist.index.contract import Index
-from shortlist.index.engines import is_installed
 from shortlist.index.exact import ExactIndex
 from shortlist.index.faiss import FaissIndex
 from shortlist.index.int8 import Int8Index
 from shortlist.index.scann import ScannIndex
 
-
-def needs(engine: str) -> pytest.MarkDecorator:
-    """Skips where the library is not installed."""
-    return pytest.mark.skipif(not is_installed(engine), reason=f"{engine} is not installed: pip install 'shortlist[ann]'")
-
-
 EVERYWHERE = {"searched": 10**6, "rescored": 10**6}  # all partitions, all rows
 IMPLEMENTATIONS: list[Any] = [
     pytest.param(ExactIndex, IndexSettings(kind="exact"), id="exact"),
     pytest.param(Int8Index, IndexSettings(kind="int8"), id="int8", marks=needs("onnx")),
-    pytest.param(ScannIndex, IndexSettings(kind="scann", leaves=5, **EVERYWHERE), id="scann", marks=needs("scann")),
-    pytest.param(FaissIndex, IndexSettings(kind="faiss", leaves=5, **EVERYWHERE), id="faiss", marks=needs("faiss")),
+    pytest.param(ScannIndex, IndexSettings(kind="scann", leaves=5, build_threads=1, **EVERYWHERE), id="scann", marks=needs("scann")),
+    pytest.param(FaissIndex, IndexSettings(kind="faiss", leaves=5, build_threads=1, **EVERYWHERE), id="faiss", marks=needs("faiss")),
 ]
 every_index = pytest.mark.parametrize(("kind", "how"), IMPLEMENTATIONS)
 
 B, M, D = 37, 211, 13  # all different, all prime
-
-
-def normal(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
 def small_integers(seed: int, *shape: int) -> np.ndarray:
@@ -76,10 +66,6 @@ def slow_search(
 
 def as_lists(found: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[int]], list[list[float]]]:
     return found[0].tolist(), found[1].tolist()
-
-
-def same(left: tuple[np.ndarray, np.ndarray], right: tuple[np.ndarray, np.ndarray]) -> bool:
-    return all(a.tobytes() == b.tobytes() and a.shape == b.shape for a, b in zip(left, right, strict=True))
 
 
 @every_index
@@ -199,13 +185,6 @@ def test_unknown_and_repeated_exclusions_change_nothing(kind: type[Index], how: 
     noisy = index.search(queries, 5, exclude=[np.array([-1, 9, 4, 4, M, M + 7, -5, 2**40], np.int64)] * 3)
     assert same(plain, noisy)
     assert same(index.search(queries, 5), index.search(queries, 5, exclude=[np.array([])] * 3))
-
-
-def some_of(size: int, count: int, seed: int = 7) -> np.ndarray:
-    """A mask with `count` rows, drawn at random."""
-    mask = np.zeros(size, bool)
-    mask[np.random.default_rng(seed).permutation(size)[:count]] = True
-    return mask
 
 
 @every_index
@@ -432,6 +411,41 @@ def test_the_canonical_score_has_the_same_bits_for_any_batch_and_place() -> None
         one = slice(number, number + 1)
         assert contract.rescore(queries[one], vectors, rows[one]).tobytes() == together[one].tobytes()
         assert contract.rescore(queries[one], vectors, rows[one, 5:6]).tobytes() == together[one, 5:6].tobytes()
+
+
+@pytest.mark.parametrize("dim", [1, 2, 13, 64, 131])
+def test_scores_of_one_query_have_the_bits_of_the_sum_by_halving(dim: int) -> None:
+    vectors, queries = normal(1, 1009, dim), normal(2, 5, dim)
+    vectors[::3] *= 1000  # cancellation
+    vectors[500:] *= np.float32(1e-30)
+    rows = np.random.default_rng(3).permutation(1009)[:401]
+    for query in queries:
+        largest = float(np.linalg.norm(query)) * contract.check_vectors(vectors)
+        expected = contract.rescore(query[None], vectors, rows[None])[0]
+        assert contract.score_rows(query, vectors, rows, largest).tobytes() == expected.tobytes()
+
+
+def test_scores_of_one_query_at_the_edge_of_rounding_are_added_up_by_halving() -> None:
+    """1 + 2^-24 lies between two float32; what stands behind it, far below a float64's reach in some orders, decides."""
+    tail = np.float32(2.0**-40)
+    vectors = np.array([[1, 2.0**-24, tail, -tail], [1, 2.0**-24, tail, 0], [1, 2.0**-24, -tail, 0], [0, 0, 0, 0]], np.float32)
+    scores = contract.score_rows(np.ones(4, np.float32), vectors, np.arange(4), 4.0)
+    assert scores.tolist() == [1.0, 1 + 2.0**-23, 1.0, 0.0]  # the first is a tie: to the even one
+    assert contract.score_rows(np.ones(4, np.float32), vectors, np.arange(4), 1e9).tolist() == scores.tolist()  # all are unsure
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from([-1.0, 0.0, 0.5, 2.0])), max_size=30, unique_by=lambda entry: entry[0]),
+    st.integers(1, 40),
+)
+def test_the_best_of_one_are_the_best_of_many(entries: list[tuple[int, float]], k: int) -> None:
+    rows, scores = np.array([row for row, _ in entries], np.int64), np.array([score for _, score in entries], np.float32)
+    one = contract.best_of_one(rows, scores, k)
+    if not entries:
+        assert (one[0] == -1).all() and np.isneginf(one[1]).all() and len(one[0]) == k
+        return
+    many = contract.best_first(rows[None], scores[None], k)
+    assert same(one, (many[0][0], many[1][0]))
 
 
 def test_exclusions_become_pairs_of_known_rows() -> None:

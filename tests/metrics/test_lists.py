@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.metrics.pairwise import cosine_similarity
 
 from shortlist.errors import ShapeError
@@ -79,6 +80,7 @@ def test_similarity_agrees_with_looking_at_every_pair() -> None:
     rows = np.stack([random.permutation(29)[:11] for _ in range(13)])
     rows[3, 5:] = -1
     found = intra_list_similarity(rows, 11, vectors)
+    assert intra_list_similarity(rows, 11, sparse.csr_matrix(vectors)) == pytest.approx(found, abs=1e-6)
     for line, similarity in zip(rows, found, strict=True):
         cosines = cosine_similarity(vectors[line[line >= 0]].astype(np.float64))
         assert similarity == pytest.approx(cosines[np.triu_indices(len(cosines), 1)].mean())
@@ -90,6 +92,7 @@ def test_similarity_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatc
     whole = intra_list_similarity(rows, 3, vectors)
     monkeypatch.setattr(lists_module, "_ENTRIES_AT_ONCE", 31)
     np.testing.assert_allclose(intra_list_similarity(rows, 3, vectors), whole, rtol=1e-12)
+    np.testing.assert_allclose(intra_list_similarity(rows, 3, sparse.csr_matrix(vectors)), whole, rtol=1e-12)
 
 
 def test_lists_without_a_pair_or_a_direction_are_refused() -> None:

@@ -10,8 +10,11 @@ import pytest
 from small_http import Reply, ask, asked, small_app
 from small_service import SmallService
 
+from shortlist.serve.app import App
 from shortlist.serve.gate import LEAST_ROOM, Gate
 from shortlist.serve.limits import Limits
+from shortlist.serve.messages import Slate
+from shortlist.serve.placement import FIRST_ANSWERS, Placement
 from shortlist.serve.routes import Lane
 
 
@@ -23,6 +26,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+async def prime(app: App) -> None:
+    """The first answers of the version, after which slow ones are computed in threads."""
+    for _ in range(FIRST_ANSWERS):
+        await ask(app, "POST", "/recommend", {})
 
 
 async def work(gate: Gate, clock: Clock, seconds: float) -> None:
@@ -196,7 +205,7 @@ def test_quick_answers_stay_on_the_loop_and_slow_ones_leave_it() -> None:
         service = SmallService(seconds)
         app = small_app(service)
         await app.open()
-        await ask(app, "POST", "/recommend", {})
+        await prime(app)
         service.threads.clear()
         for _ in range(3):
             await ask(app, "POST", "/recommend", {})
@@ -204,7 +213,31 @@ def test_quick_answers_stay_on_the_loop_and_slow_ones_leave_it() -> None:
         return service.threads
 
     assert asyncio.run(run(0.0)) == {"MainThread"}
-    assert asyncio.run(run(0.02)) == {Lane.ANSWERS.value}
+    assert asyncio.run(run(0.003)) == {Lane.ANSWERS.value}
+
+
+def test_one_quick_answer_in_twenty_shows_that_a_version_is_quick() -> None:
+    placement = Placement(0.002)
+    for number in range(FIRST_ANSWERS):
+        assert placement.is_on_loop
+        placement.learn("v1", 0.001 if number == 7 else 0.3)
+    assert placement.is_on_loop
+    placement.learn("v1", 0.3)  # the machine is busy
+    assert placement.is_on_loop
+
+
+def test_each_version_is_tried_on_the_loop() -> None:
+    placement = Placement(0.002)
+    for _ in range(FIRST_ANSWERS):
+        placement.learn("v1", 0.003)
+    assert not placement.is_on_loop
+    placement.see([Slate(version="v1", items=[], scores=[], sources=[])])
+    assert not placement.is_on_loop
+    placement.see([Slate(version="v2", items=[], scores=[], sources=[])])
+    assert placement.is_on_loop
+    placement.learn("v1", 0.003)  # one that began before
+    placement.learn("v2", 0.003)
+    assert placement.is_on_loop
 
 
 def test_writes_and_batches_never_work_on_the_loop() -> None:
@@ -243,7 +276,7 @@ def test_beyond_the_room_queries_are_refused_with_a_time_to_come_again() -> None
     async def run() -> list[Reply]:
         app = small_app(SmallService(0.01))
         await app.open()
-        await ask(app, "POST", "/recommend", {})  # slow: from now on in threads
+        await prime(app)
         app.gates[Lane.ANSWERS].room = 3
         replies = await asyncio.gather(*(ask(app, "POST", "/recommend", {}) for _ in range(7)))
         await app.close()
@@ -266,10 +299,10 @@ def test_every_request_that_entered_leaves_whatever_became_of_it() -> None:
 
 def test_a_query_whose_turn_comes_too_late_is_refused_without_work() -> None:
     async def run() -> list[int]:
-        service = SmallService(0.03)
+        service = SmallService(0.02)
         app = small_app(service, limits=Limits(answer_latest_s=0.01, threads=1))
         await app.open()
-        await ask(app, "POST", "/recommend", {})  # slow: from now on in the one thread
+        await prime(app)
         replies = await asyncio.gather(*(ask(app, "POST", "/recommend", {}) for _ in range(3)))
         await app.close()
         return [reply.status for reply in replies]

@@ -8,7 +8,10 @@ like it. n = `neighbours`, p = `power`, d = `direct`.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from shortlist.baselines.chosen_by import Window, chosen_by_seed
@@ -19,10 +22,17 @@ from shortlist.baselines.top_rows import largest_of_rows
 from shortlist.baselines.tuning import Fitter, Settings, Steps
 from shortlist.queries import Queries
 
+MOST_NEIGHBOURS = 200
+_BLOCKS_KEPT = 64  # of a few hundred queries with their nearest seeds: half a megabyte each
+
 
 def content_transfer_steps(window: Window) -> Steps:
     """The steps of tuning."""
-    own: Steps = (("neighbours", (50, 10, 20, 100, 200)), ("power", (2.0, 1.0, 4.0, 8.0)), ("direct", (0.0, 0.03, 0.1, 0.3, 1.0)))
+    own: Steps = (
+        ("neighbours", (50, 10, 20, 100, MOST_NEIGHBOURS)),
+        ("power", (2.0, 1.0, 4.0, 8.0)),
+        ("direct", (0.0, 0.03, 0.1, 0.3, 1.0)),
+    )
     return (*seen_steps(window), *own, POPULARITY_WEIGHT)
 
 
@@ -33,15 +43,23 @@ def content_transfer(window: Window) -> Fitter:
     seeds = np.flatnonzero(np.diff(chosen.indptr))
     chosen, words, words_of_seeds = chosen[seeds], texts.T.tocsr(), texts[seeds].T.tocsr()
 
+    def said_by(seed_row: NDArray[np.int32]) -> sparse.csr_matrix:
+        return sparse.csr_matrix(texts[np.maximum(seed_row, 0)].multiply((seed_row >= 0)[:, None]))  # (B, V)
+
+    @lru_cache(maxsize=_BLOCKS_KEPT)
+    def nearest(seed_row: bytes) -> sparse.csr_matrix:
+        """(B, S) similarities with the nearest seeds: tuning asks for the same queries under every setting."""
+        said = said_by(np.frombuffer(seed_row, np.int32))
+        return largest_of_rows((said @ words_of_seeds).tocsr(), MOST_NEIGHBOURS)
+
     def fit(settings: Settings) -> ScoredCorpus:
         def score(queries: Queries) -> Scores:
-            said = sparse.csr_matrix(texts[np.maximum(queries.seed_row, 0)].multiply((queries.seed_row >= 0)[:, None]))
-            near = largest_of_rows((said @ words_of_seeds).tocsr(), settings["neighbours"])
+            near = largest_of_rows(nearest(queries.seed_row.tobytes()), settings["neighbours"])
             near.data **= settings["power"]
             total = np.asarray(near.sum(axis=1))  # (B, 1)
             scores = (near @ chosen).toarray() / np.where(total > 0, total, 1)
             if settings["direct"]:
-                scores = scores + settings["direct"] * (said @ words).toarray()
+                scores = scores + settings["direct"] * (said_by(queries.seed_row) @ words).toarray()
             return np.asarray(scores, np.float32)
 
         return scored_corpus("content-transfer", window, settings, score)

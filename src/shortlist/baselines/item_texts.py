@@ -7,6 +7,7 @@ its column; words of all texts are one vocabulary. No choice is looked at, so a 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
 
 from shortlist.baselines.chosen_by import Window
+from shortlist.catalogue import Catalogue
 from shortlist.config import Config, feature_settings
 from shortlist.project import feature_column
 
@@ -38,8 +40,12 @@ def obstacle_to_content(window: Window) -> str | None:
 
 def item_texts(window: Window) -> sparse.csr_matrix:
     """(M, V) float32, rows of length 1; an item of which nothing is said is a zero row."""
-    columns = content_columns(window.config)
-    tokens = [_tokens(window.dataset.items.frame[column], column, kind) for column, kind in columns.items()]
+    return _texts(window.dataset.items, tuple(content_columns(window.config).items()))
+
+
+@lru_cache(maxsize=1)  # tuning and fitting of two baselines ask for the same
+def _texts(items: Catalogue, columns: tuple[tuple[str, str], ...]) -> sparse.csr_matrix:
+    tokens = [_tokens(items.frame[column], column, kind) for column, kind in columns]
     documents = [[token for part in parts for token in part] for parts in zip(*tokens, strict=True)]
     if not any(documents):
         return sparse.csr_matrix((len(documents), 1), dtype=np.float32)

@@ -3,19 +3,20 @@
     x_r = argmin  sum_c w_rc (1 - x . y_c)^2  +  a sum_{all c} (x . y_c)^2  +  l (sum_c w_rc + a C) |x|^2
 
 With a G = a sum_c y_c y_c' rotated to a diagonal, the system of a row is a diagonal plus one rank for each of its weights:
-a row with fewer weights than dimensions is solved in their number.
+a row with fewer weights than dimensions is solved in their number. Rows of about as many weights are solved together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.linalg.lapack import sposv
 
 Matrix = NDArray[np.float32]
+_ENTRIES_AT_ONCE = 1 << 18  # of looked-up vectors: 1 MB, which stays in the caches
 
 
 @dataclass(frozen=True)
@@ -42,26 +43,47 @@ class LeastSquares:
         known = np.asarray(weights.sum(axis=1)).ravel() + self.unobserved * size
         ridge = (self.regularization * known).astype(np.float32)
         solved = np.zeros((weights.shape[0], dim), np.float32)
-        for row in np.flatnonzero(np.diff(weights.indptr)):
-            span = slice(weights.indptr[row], weights.indptr[row + 1])
-            root = np.sqrt(weights.data[span])
-            scale = np.sqrt(squares + ridge[row])  # (D,)
-            solved[row] = _nearest_to_one(turned[weights.indices[span]] * root[:, None] / scale, root) / scale
+        for rows in _alike(np.diff(weights.indptr), dim):
+            column, root = _padded(weights, rows)  # (r, W)
+            scale = np.sqrt(squares + ridge[rows, None])  # (r, D)
+            vectors = turned[column] * root[:, :, None] / scale[:, None, :]  # (r, W, D)
+            solved[rows] = _nearest_to_one(vectors, root[:, :, None]) / scale
         result: Matrix = solved @ rotation.T
         return result
 
 
+def _alike(lengths: NDArray[np.integer], dim: int) -> Iterator[NDArray[np.intp]]:
+    """The rows that have weights, in groups of which none has a quarter more weights than another and which memory bears."""
+    order = np.argsort(lengths, kind="stable")
+    ordered = lengths[order]
+    start = int(np.searchsorted(ordered, 1))
+    while start < len(order):
+        longest = int(ordered[start]) * 5 // 4
+        together = max(1, _ENTRIES_AT_ONCE // (longest * dim))
+        stop = min(int(np.searchsorted(ordered, longest, side="right")), start + together)
+        yield order[start:stop]
+        start = stop
+
+
+def _padded(weights: sparse.csr_matrix, rows: NDArray[np.intp]) -> tuple[NDArray[np.int32], Matrix]:
+    """(columns, roots of the weights), each (r, W), W = the most weights of one row; a shorter one ends with roots of 0."""
+    start, stop = weights.indptr[rows], weights.indptr[rows + 1]
+    place = start[:, None] + np.arange((stop - start).max())  # (r, W)
+    inside = place < stop[:, None]
+    place = np.where(inside, place, start[:, None])
+    return weights.indices[place], np.where(inside, np.sqrt(weights.data[place]), np.float32(0))
+
+
 def _nearest_to_one(vectors: Matrix, root: Matrix) -> Matrix:
-    """(D,) the z that minimises |vectors z - root|^2 + |z|^2, for vectors (n, D), root (n,)."""
-    count, dim = vectors.shape
-    if count < dim:
-        return vectors.T @ _solved(vectors @ vectors.T, root)
-    return _solved(vectors.T @ vectors, vectors.T @ root)
+    """(r, D) the z that minimise |vectors z - root|^2 + |z|^2, for vectors (r, W, D), root (r, W, 1)."""
+    across = vectors.transpose(0, 2, 1)
+    is_few = vectors.shape[1] < vectors.shape[2]
+    found: Matrix = across @ _solved(vectors @ across, root) if is_few else _solved(across @ vectors, across @ root)
+    return found[:, :, 0]
 
 
 def _solved(gram: Matrix, right: Matrix) -> Matrix:
-    """The solution of (1 + gram) x = right, gram symmetric without negative eigenvalues."""
-    gram.flat[:: len(gram) + 1] += 1
-    _, solution, failed = sposv(gram, right, overwrite_a=True)
-    assert not failed  # 1 + a Gram matrix is positive definite
-    return np.asarray(solution, np.float32)
+    """The solutions x (r, n, 1) of (1 + gram) x = right, each gram (n, n) symmetric without negative eigenvalues."""
+    diagonal = np.arange(gram.shape[1])
+    gram[:, diagonal, diagonal] += 1
+    return np.asarray(np.linalg.solve(gram, right), np.float32)

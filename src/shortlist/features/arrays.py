@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Bag:
         rows = np.where(rows < 0, rows + len(self), rows)
         positions, offsets = ragged_positions(self.offsets[rows], self.offsets[rows + 1])
         return Bag(self.values[positions], offsets, self.weights[positions])
+
+    def transposed(self, table_rows: int) -> Bag:
+        """The same weights by table row: entry r holds the entries in which row r occurs, rising; it may hold none."""
+        by_row = csr_array((self.weights, self.values, self.offsets.astype(np.int32)), shape=(len(self), table_rows)).tocsc()
+        return Bag(by_row.indices, by_row.indptr.astype(np.int64), by_row.data)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What has to be saved, by part name."""

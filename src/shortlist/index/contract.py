@@ -258,9 +258,17 @@ def check_exclude(exclude: Sequence[NDArray[Any]] | None, count: int, size: int)
 
 
 def known_rows(exclude: NDArray[Any], size: int) -> Rows:
-    """The distinct rows (E,) int64 to leave out of one query's answer, ascending. Raises ShapeError as `check_exclude` does."""
-    _, row = check_exclude([exclude], 1, size)
-    return np.unique(row)
+    """The rows (E,) int64 to leave out of one query's answer, in no order, perhaps repeated, all of 0..size-1.
+
+    Raises ShapeError as `check_exclude` does.
+    """
+    rows = np.asarray(exclude)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        return check_exclude([rows], 1, size)[1]
+    rows = rows.astype(np.int64)
+    if len(rows) and (rows.min() < 0 or rows.max() >= size):
+        rows = rows[(rows >= 0) & (rows < size)]
+    return rows
 
 
 def rescore(queries: Float32s, vectors: Float32s, rows: Rows) -> Float32s:

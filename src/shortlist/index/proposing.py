@@ -40,8 +40,9 @@ from shortlist.index.exact import ExactIndex, gather
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
-GATHERED_SHARE = 1 / 12  # of the corpus: fewer eligible rows than that are compared one by one, more are searched deeper for
-SPARE = 1.3  # a filter of share p is searched k / p * SPARE deep: the best rows are never spread evenly
+GATHERED_SHARES = (1 / 11, 1 / 4)  # of the corpus, at least and at most: `gathered_share`
+GATHERED_ENTRIES = 6e4  # p^2 M D at which comparing a share p of the rows costs what searching 1 / p times deeper does (measured)
+SPARE = 1.3  # times as many ineligible rows are searched past as there are on average: they are never spread evenly
 
 
 class Effort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,8 +139,9 @@ class ProposingIndex(Index):
         return not self.leaves or any(effort.searched == self.leaves and effort.rescored == self.size for effort in self.efforts[:1])
 
     def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
-        """The rows of `mask`, with copies of their vectors where these are at most a GATHERED_SHARE of the corpus."""
-        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= GATHERED_SHARE * self.size else None)
+        """The rows of `mask`, with copies of their vectors where these are at most a `gathered_share` of the corpus."""
+        most = gathered_share(self.size, self.dim) * self.size
+        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= most else None)
 
     def search(
         self,
@@ -179,9 +181,9 @@ class ProposingIndex(Index):
             return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
         return best_of_one(*found, k)
 
+    @abstractmethod
     def propose(self, query: Float32s, count: int, searched: int) -> Rows:
         """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
-        raise NotImplementedError
 
     @abstractmethod
     def _build_library(self, settings: IndexSettings) -> None:
@@ -197,15 +199,26 @@ class ProposingIndex(Index):
 
     def _found(self, query: Float32s, norm: float, k: int, out: Rows | None, allowed: Eligible | None) -> tuple[Rows, Float32s] | None:
         """(rows, scores), unordered, at least k of them and the best k among them; None where no effort finds as many."""
-        largest = norm * self.exact.largest_norm
-        for effort in self._efforts(k if allowed is None else math.ceil(k * self.size / len(allowed) * SPARE)):
+        largest, wanted = norm * self.exact.largest_norm, k
+        if out is not None:
+            wanted += min(len(out), k)  # what is left out is often the very best; longer lists are mostly elsewhere
+        if allowed is not None:
+            wanted = math.ceil(wanted * (1 + SPARE * (self.size / len(allowed) - 1)))
+        excluded = None if out is None or not len(out) else row_mask(out, self.size)
+        for effort in self._efforts(wanted):
             rows = self.propose(query, effort.rescored, effort.searched)
+            depth = effort.depth
+            if allowed is not None:
+                proposed = len(rows)
+                rows = rows[allowed.mask[rows]]
+                depth = depth * len(rows) // max(proposed, 1)  # beyond its depth an effort promises nothing, nor its share of it
+            if len(rows) < k:
+                continue
             scores = score_rows(query, self._vectors, rows, largest)
             if out is not None or allowed is not None:
-                rows, scores = _deepest(rows, scores, effort.depth)  # beyond its depth an effort promises nothing
-                kept = np.ones(len(rows), bool) if allowed is None else allowed.mask[rows]
-                if out is not None and len(out):
-                    kept &= ~_among(rows, out)
+                rows, scores = _deepest(rows, scores, depth)
+            if excluded is not None:
+                kept = ~excluded[rows]
                 rows, scores = rows[kept], scores[kept]
             if len(rows) >= k:
                 return rows, scores
@@ -217,6 +230,8 @@ class ProposingIndex(Index):
 
     def _set_efforts(self, efforts: Iterable[Effort]) -> None:
         self.efforts = tuple(sorted(efforts, key=lambda effort: effort.depth))
+        if not self.efforts:
+            raise ValueError("an index must have at least one effort: got none")
         for effort in self.efforts:
             if not (1 <= effort.depth <= effort.rescored <= self.size and 0 <= effort.searched <= self.leaves):
                 raise ValueError(f"an effort must have depth <= rescored <= {self.size} and searched <= {self.leaves}: got {effort}")
@@ -225,6 +240,11 @@ class ProposingIndex(Index):
 def default_leaves(size: int) -> int:
     """Partitions for `size` rows: twice their square root. Finer ones find more by looking at less, and take longer to learn."""
     return max(1, 2 * math.isqrt(size))
+
+
+def gathered_share(size: int, dim: int) -> float:
+    """The share of eligible rows up to which they are compared one by one; above it the whole corpus is searched deeper."""
+    return min(max(math.sqrt(GATHERED_ENTRIES / (size * dim)), GATHERED_SHARES[0]), GATHERED_SHARES[1])
 
 
 def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
@@ -241,14 +261,17 @@ def _deepest(rows: Rows, scores: Float32s, depth: int) -> tuple[Rows, Float32s]:
     """The rows with the `depth` largest scores, all that tie for the last place, unordered."""
     if len(rows) <= depth:
         return rows, scores
+    if not depth:
+        return rows[:0], scores[:0]
     best = scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth]
     return rows[best], scores[best]
 
 
-def _among(rows: Rows, sorted_rows: Rows) -> NDArray[np.bool_]:
-    """Which of `rows` are among `sorted_rows`, ascending and not empty."""
-    place = np.minimum(np.searchsorted(sorted_rows, rows), len(sorted_rows) - 1)
-    return np.equal(sorted_rows[place], rows)
+def row_mask(rows: Rows, size: int) -> NDArray[np.bool_]:
+    """(size,) true at `rows`."""
+    mask = np.zeros(size, np.bool_)
+    mask[rows] = True
+    return mask
 
 
 def _hashes(folder: Path) -> dict[str, str]:

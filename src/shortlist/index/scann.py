@@ -56,8 +56,7 @@ class ScannIndex(ProposingIndex):
         if (folder / PICKLE).exists() or not (folder / ASSETS).exists():
             raise BundleError(f"{folder} must hold {ASSETS} and no {PICKLE}; publish again")
         try:
-            with unheard():
-                self._searcher = scann.scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
+            self._searcher = scann.scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
         except (ValueError, RuntimeError, OSError) as error:
             raise BundleError(f"{folder} must hold an index that ScaNN reads: {error}; publish again") from None
         self._searcher.set_num_threads(1)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
@@ -20,11 +21,11 @@ from shortlist.index.contract import Float32s, Rows
 from shortlist.index.proposing import Effort, ProposingIndex
 
 FEWEST_QUERIES = 100  # of both halves: fewer prove nothing
-DEPTHS = (1, 4, 16)  # times target_k: for filters, and for requests of more than target_k
+DEPTHS = (1, 1.5, 2.5, 5, 14)  # times target_k: for exclusions, for filters down to 1 / 11 of the rows, and for a larger k
 PARTITION_STEP = 1.25  # partitions tried: as many times more at each step
 RESCORED_PER_RESULT = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 TOLERANCE = 0.005  # below the target, within which a proof passes
-MARGIN = 0.002  # above the target, aimed at: the other half of the queries comes out a little higher or lower
+SURE = 2.0  # standard deviations by which the other half of the queries may come out lower, and still pass
 CODE_NS = 0.05  # a 4-bit code of a row in a partition that is looked into
 RESCORED_NS = 80.0  # a row compared by its vector
 PARTITION_NS = 400.0  # a partition that is looked into, however small
@@ -49,8 +50,7 @@ def tuned(index: ProposingIndex, queries: Float32s, settings: IndexSettings) -> 
             f"an index of kind {index.kind!r} must be proved on at least {FEWEST_QUERIES} held-out queries: got {len(queries)}; raise "
             'train.validation_fraction and train again, or publish with [index] kind = "exact"'
         )
-    shuffled = queries[np.random.default_rng((settings.seed, 7)).permutation(len(queries))]
-    to_tune, to_prove = shuffled[::2], shuffled[1::2]
+    to_tune, to_prove = split(queries, settings)
     if settings.searched is None:
         index = index.with_efforts(_efforts(index, to_tune, settings))
     recall = mean_recall(index, to_prove, settings.target_k)
@@ -63,6 +63,12 @@ def tuned(index: ProposingIndex, queries: Float32s, settings: IndexSettings) -> 
     return index, Proof(recall, len(to_prove), len(to_tune))
 
 
+def split(queries: Float32s, settings: IndexSettings) -> tuple[Float32s, Float32s]:
+    """(those to tune with, those to prove with): halves in random order."""
+    shuffled = queries[np.random.default_rng((settings.seed, 7)).permutation(len(queries))]
+    return shuffled[::2], shuffled[1::2]
+
+
 def mean_recall(index: ProposingIndex, queries: Float32s, k: int) -> float:
     """The mean share (of min(k, M)) of each query's true best rows that the index finds."""
     k = min(k, index.size)
@@ -73,18 +79,17 @@ def mean_recall(index: ProposingIndex, queries: Float32s, k: int) -> float:
 
 def _efforts(index: ProposingIndex, queries: Float32s, settings: IndexSettings) -> list[Effort]:
     """The cheapest effort for every depth; deeper ones never look less hard."""
-    depths = sorted({min(settings.target_k * times, index.size) for times in DEPTHS})
+    depths = sorted({min(math.ceil(settings.target_k * times), index.size) for times in DEPTHS})
     true, _ = index.exact.search(queries, depths[-1])
-    goal = min(settings.target_recall + MARGIN, 1.0)
     efforts: list[Effort] = []
     for depth in depths:
         at_least = efforts[-1].searched if efforts else 1
-        efforts.append(_cheapest(index, queries, true[:, :depth], goal, at_least))
+        efforts.append(_cheapest(index, queries, true[:, :depth], settings.target_recall, at_least))
     return efforts
 
 
-def _cheapest(index: ProposingIndex, queries: Float32s, true: Rows, goal: float, at_least: int) -> Effort:
-    """The cheapest effort that finds `goal` of the true rows (N, depth); where none does, the hardest one."""
+def _cheapest(index: ProposingIndex, queries: Float32s, true: Rows, target: float, at_least: int) -> Effort:
+    """The cheapest effort that surely finds `target` of the true rows (N, depth); where none does, the hardest one."""
     depth = true.shape[1]
     counts = sorted({min(index.size, math.ceil(depth * times)) for times in RESCORED_PER_RESULT})
     best, best_cost = Effort(depth=depth, searched=index.leaves, rescored=counts[-1]), math.inf
@@ -92,22 +97,28 @@ def _cheapest(index: ProposingIndex, queries: Float32s, true: Rows, goal: float,
         if _cost(index, searched, counts[0]) >= best_cost:
             break  # more partitions cost more than the best so far, whatever is re-scored
         recalls = _recalls(index, queries, true, searched, counts)
-        for count, recall in zip(counts, recalls, strict=True):
-            if recall >= goal and (cost := _cost(index, searched, count)) < best_cost:
+        for count, recall in zip(counts, recalls.T, strict=True):
+            goal = max(target, target - TOLERANCE + SURE * _deviation(recall))
+            if recall.mean() >= goal and (cost := _cost(index, searched, count)) < best_cost:
                 best, best_cost = Effort(depth=depth, searched=searched, rescored=count), cost
     return best
 
 
-def _recalls(index: ProposingIndex, queries: Float32s, true: Rows, searched: int, counts: list[int]) -> list[float]:
-    """The share of `true` among the first rows proposed, for every number of them in `counts`."""
-    found = np.zeros(len(counts), np.int64)
+def _recalls(index: ProposingIndex, queries: Float32s, true: Rows, searched: int, counts: list[int]) -> NDArray[np.float64]:
+    """(N, len(counts)) the share of each query's true rows among the first rows proposed, for every number of them in `counts`."""
+    recalls = np.empty((len(queries), len(counts)))
     place = np.full(index.size, index.size, np.int64)  # (M,) where a row was proposed; M = it was not
-    for query, rows in zip(queries, true, strict=True):
+    for number, (query, rows) in enumerate(zip(queries, true, strict=True)):
         proposed = index.propose(np.ascontiguousarray(query), counts[-1], searched)
         place[proposed] = np.arange(len(proposed))
-        found += np.searchsorted(np.sort(place[rows]), counts, side="left")
+        recalls[number] = np.searchsorted(np.sort(place[rows]), counts, side="left") / len(rows)
         place[proposed] = index.size
-    return [float(count) / true.size for count in found]
+    return recalls
+
+
+def _deviation(recall: NDArray[np.float64]) -> float:
+    """The standard deviation of the difference between the means of two halves, each as long and as scattered as `recall` (N,)."""
+    return float(recall.std()) * math.sqrt(2 / len(recall))
 
 
 def _cost(index: ProposingIndex, searched: int, rescored: int) -> float:

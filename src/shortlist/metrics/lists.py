@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from shortlist.errors import ShapeError
 from shortlist.metrics.checks import Rows, Values, check_k, refuse_first
@@ -47,26 +48,44 @@ def novelty(found_rows: Rows, k: int, share: Values) -> Values:
     return np.asarray(surprise.sum(axis=1) / listed.sum(axis=1))
 
 
-def intra_list_similarity(found_rows: Rows, k: int, vectors: NDArray[np.floating]) -> Values:
-    """How alike (N,) the first k rows of each list are: the mean cosine of `vectors` (M, D) over all pairs of them.
+def intra_list_similarity(found_rows: Rows, k: int, vectors: NDArray[np.floating] | sparse.csr_matrix) -> Values:
+    """How alike (N,) the first k rows of each list are: the mean cosine of `vectors` (M, D), dense or sparse, over all pairs of them.
 
     Raises   ValueError naming the first list of fewer than two rows, or the first listed row of length 0
     Source   Ziegler et al., WWW'05, as a mean. With unit vectors u, sum_{i != j} u_i.u_j = |sum u|^2 - n: no pair is looked at.
     """
-    shown = _first(found_rows, k, len(vectors))
+    shown = _first(found_rows, k, vectors.shape[0])
     count = (shown >= 0).sum(axis=1)
     refuse_first(count < 2, "similarity needs two rows or more in every list: got fewer", "leave out the shorter ones")
-    norms = np.sqrt(np.einsum("md,md->m", vectors, vectors, dtype=np.float64))
+    norms, width = _norms(vectors)
     is_zero = (shown >= 0) & (norms[shown] == 0)
     refuse_first(is_zero.any(axis=1), "a cosine needs vectors that are not 0: got one", "leave out items without a vector")
     result = np.empty(len(shown))
-    step = max(1, _ENTRIES_AT_ONCE // (shown.shape[1] * vectors.shape[1]))
+    step = max(1, _ENTRIES_AT_ONCE // (shown.shape[1] * width))
     for start in range(0, len(shown), step):
         rows = shown[start : start + step]
         weight = np.where(rows >= 0, 1 / np.where(norms > 0, norms, 1.0)[rows], 0.0)  # (b, k)
-        total = np.einsum("bkd,bk->bd", vectors[rows], weight)  # (b, D)
-        result[start : start + step] = np.einsum("bd,bd->b", total, total)
+        result[start : start + step] = _squares_of_sums(rows, weight, vectors)
     return np.asarray((result - count) / (count * (count - 1)))
+
+
+def _norms(vectors: NDArray[np.floating] | sparse.csr_matrix) -> tuple[Values, int]:
+    """((M,) lengths, how many entries a vector has, about)."""
+    if isinstance(vectors, np.ndarray):
+        return np.sqrt(np.einsum("md,md->m", vectors, vectors, dtype=np.float64)), vectors.shape[1]
+    squares = np.asarray(vectors.multiply(vectors).sum(axis=1), np.float64).ravel()
+    return np.sqrt(squares), 1 + vectors.nnz // vectors.shape[0]
+
+
+def _squares_of_sums(rows: Rows, weight: Values, vectors: NDArray[np.floating] | sparse.csr_matrix) -> Values:
+    """(b,) the squared length of each list's sum of weight times vector, for rows and weights (b, k)."""
+    if isinstance(vectors, np.ndarray):
+        total = np.einsum("bkd,bk->bd", vectors[rows], weight)  # (b, D)
+        return np.asarray(np.einsum("bd,bd->b", total, total))
+    places = (weight.ravel(), np.maximum(rows, 0).ravel(), np.arange(0, rows.size + 1, rows.shape[1]))
+    listed = sparse.csr_matrix(places, shape=(len(rows), vectors.shape[0]))
+    total = listed @ vectors  # (b, D)
+    return np.asarray(total.multiply(total).sum(axis=1), np.float64).ravel()
 
 
 def _exposures(found_rows: Rows, k: int, corpus_size: int) -> Rows:

@@ -33,7 +33,6 @@ class Gate:
         self.refused = 0
         self.room = 256  # how many may be inside; until the pace is known, a guess
         self.pace_s = 0.0
-        self.work_s = 0.0  # smoothed time of one piece of work
         self._wait_longest_s = wait_longest_s
         self._clock = clock
         self._answers = 0
@@ -70,7 +69,6 @@ class Gate:
         now = self._clock()
         self._answers += 1
         self.pace_s = self._smoothed(self.pace_s, now - (self._last_s if self._was_busy else started_s))
-        self.work_s = self._smoothed(self.work_s, now - started_s)
         self.room = max(LEAST_ROOM, self.width, int(self._wait_longest_s / max(self.pace_s, 1e-6)))
         self._last_s, self._was_busy = now, bool(self._waiting)
         asyncio.get_running_loop().call_soon(self._advance)

@@ -15,7 +15,7 @@ class Limits:
     linger_longest_s: float = 2.0  # how long the rest of a refused body is read and thrown away, so that its sender sees the answer
     wait_longest_s: float = 0.05  # a request that would wait longer for its turn is refused on arrival
     answer_latest_s: float = 1.0  # a request whose turn comes later than this after its arrival is refused
-    leave_loop_s: float = 0.002  # answers that take longer than this on average are computed in threads
+    leave_loop_s: float = 0.002  # where the quickest answers of a version take longer than this, threads compute them
     threads: int = 2  # of each lane that works in threads
     connections_most: int = 8_192
     drain_notice_s: float = 1.0  # how long after SIGTERM requests are still accepted, while /ready says 503

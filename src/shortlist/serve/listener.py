@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from shortlist.errors import ConfigError
 
 BACKLOG = 2048
+SEND_BYTES = 131_072  # that the kernel holds of answers nobody reads, a connection; by itself it takes megabytes
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
 _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # one instruction of classic BPF: return 0 bytes of the packet
 
@@ -29,6 +30,7 @@ def open_listener(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)  # its connections have the same
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:

@@ -10,14 +10,23 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
+import socket
+import struct
+import termios
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from shortlist.serve.app import ENTERED, JSON_TYPE, TOO_BUSY, App
+from shortlist.serve.app import ENTERED, TOO_BUSY, App
 from shortlist.serve.refusals import RETRY_AFTER, Headers, problem_body
+from shortlist.serve.requests import JSON_TYPE
 from shortlist.serve.routes import GATED, Lane, Route
+
+_RESET = struct.pack("ii", 1, 0)  # close without keeping what was not read
 
 
 class PatientProtocol(HttpToolsProtocol):
@@ -35,9 +44,15 @@ class PatientProtocol(HttpToolsProtocol):
         self._unread_since_s: float | None = None  # since when the client has left answers unread
         self._in_head, self._head_bytes = True, 0
         self._held: tuple[RequestResponseCycle, Any] | None = None  # a request whose body is on its way
+        self._running: RequestResponseCycle | None = None  # the request that is being answered; `cycle` may be a later one
         application.metrics.add("connections")
         if len(self.connections) > self._limits.connections_most:
             self._end(503, "the server has too many connections; try again later", RETRY_AFTER)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells the request that is being answered, too: uvicorn tells only the last one that came."""
+        self._forsake()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser; ends or answers what is too large already."""
@@ -82,9 +97,22 @@ class PatientProtocol(HttpToolsProtocol):
         else:
             self.loop.call_later(self._limits.drain_grace_s, self._close_idle)
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes a connection that was idle for long, unless a request just came: after a stall, timers are looked at first."""
+        if not self.transport.is_closing() and not self._has_unread_bytes():
+            super().timeout_keep_alive_handler()
+
     def _close_idle(self) -> None:
-        if self._whole_by_s is None or (self._in_head and not self._head_bytes):
+        is_idle = self._whole_by_s is None or (self._in_head and not self._head_bytes)
+        if is_idle and not self.transport.is_closing() and not self._has_unread_bytes():
             super().shutdown()
+
+    def _has_unread_bytes(self) -> bool:
+        """Whether the kernel holds bytes that the loop has not given us yet."""
+        count = array.array("i", [0])
+        with suppress(OSError):  # no such number on this system
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+        return count[0] > 0
 
     def send_400_response(self, msg: str) -> None:
         """Says that this is not HTTP."""
@@ -97,6 +125,8 @@ class PatientProtocol(HttpToolsProtocol):
         elif self._unread_since_s is None:
             self._unread_since_s = now_s
         elif now_s - self._unread_since_s > self._limits.receive_longest_s:
+            self._forsake()
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
             return
         if self._whole_by_s is None or now_s <= self._whole_by_s or self.transport.is_closing():
@@ -118,13 +148,21 @@ class PatientProtocol(HttpToolsProtocol):
                 self._refuse(cycle, route)
                 return
             cycle.scope["state"][ENTERED] = True
+        self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _forsake(self) -> None:
+        """Nobody reads what is being answered."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def _begin_held(self) -> None:
         if self._held is None:
             return
         (cycle, app), self._held = self._held, None
         if cycle.more_body:
+            self._running = cycle
             super()._start_asgi_task(cycle, app)  # to be refused
         else:
             self._start_asgi_task(cycle, app)
@@ -137,6 +175,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _refuse(self, cycle: RequestResponseCycle, route: Route) -> None:
         """Answers 429 at once."""
+        cycle.keep_alive = cycle.keep_alive and self._application.state != "draining"
         request_id = self._application.request_id(dict(cycle.scope["headers"]).get(b"x-request-id"))
         self._write(429, TOO_BUSY, request_id, RETRY_AFTER, closing=not cycle.keep_alive)
         self._application.metrics.count(route, 429, 0.0)

@@ -38,6 +38,9 @@ from shortlist.serve.logs import Log, LogHandler
 from shortlist.serve.metrics import Metrics, shared_memory
 from shortlist.serve.protocol import PatientProtocol
 
+# Matrix products of one query are too small to share: a second thread spins for it, and takes the core from other answers.
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+KEEP_ALIVE_S = 75  # longer than what stands in front usually keeps a connection: it must not send into one that just closes
 SWEEP_TICKS = 5  # of 0.1 s: how often deadlines are looked at
 SWITCH_S = 0.0005  # how long a thread may keep the interpreter from the event loop
 EXIT_UNOPENED = 3  # of a worker whose service did not open: another try would fail the same way
@@ -59,6 +62,9 @@ class Serving:
 
 def serve_store(store: Path, *, host: str, port: int, workers: int, events: str | None) -> None:
     """Serves a store as `serve` does, with the keys that the environment names (keys.py), events in the database `events`."""
+
+    for variable in ONE_THREAD:  # read when numpy is imported, which only opening the service does
+        os.environ.setdefault(variable, "1")
 
     def open_service() -> ServiceContract:
         from shortlist.serve.service import Service  # not before the workers are forked
@@ -161,10 +167,11 @@ def _serve_one(serving: Serving, listener: socket.socket, memory: mmap.mmap, wor
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(serving.limits.drain_longest_s) or 1,
     )
     server = Server(config, app, is_one_of_several=serving.workers > 1)
-    log.say("listening", pid=os.getpid(), worker=worker)
+    log.say("started", pid=os.getpid(), worker=worker)
     server.run(sockets=[listener])
     log.say("stopped", pid=os.getpid(), worker=worker)
     if server.failure is not None:

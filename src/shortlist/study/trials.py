@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from shortlist.backtest import LogTo
 from shortlist.baselines.fit import fit_baselines
+from shortlist.calibration import calibrate
 from shortlist.config import Config, config_tree
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.encode import Tables, full_corpus_loss
@@ -135,6 +136,7 @@ def train_model(dataset: Dataset, config: Config, log: TrainLog, watch: Watch | 
         return losses[-1]
 
     trainer.fit(validate if len(validation) else None, log)
+    calibrate(trainer.learner, dataset, fit, validation)
     return trainer
 
 

@@ -27,7 +27,7 @@ class Study:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-DESIGNS: dict[str, Changes] = {
+_DESIGNS: dict[str, Changes] = {
     "expected_count": {},
     "all_corrected": {"loss": {"design": "all_corrected"}},
     "inclusion": {"loss": {"design": "inclusion"}},
@@ -58,6 +58,9 @@ COLD: dict[str, Changes] = {
     "weight .01, id dropout .5": {"model": {"id_dropout": 0.5}},
     "weight 1, logq_weight .5": {"negatives": {"unchosen_weight": 1.0}, "loss": {"logq_weight": 0.5}},
     "weight .01, no item bias": {"model": {"item_bias": False}},
+}
+DESIGNS: dict[str, Changes] = {  # the bias is learned: a fixed one would put back what a design left out
+    variant: {**changes, "model": {"popularity": "learned", **changes.get("model", {})}} for variant, changes in _DESIGNS.items()
 }
 PAPER_TOWERS: Changes = {  # Yang et al., section 4.2: an MLP on each side, a bag of the history, no bias
     "model": {"linear_path": False, "item_bias": False, "history_pooling": "mean", "id_dropout": 0.0}
