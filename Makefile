@@ -48,8 +48,9 @@ bench-long: $(STAMP)
 	$(BIN)/python benchmarks/time_to_quality.py demo/movielens-1m/shortlist.toml --json
 	$(BIN)/python benchmarks/time_to_quality.py demo/debian/shortlist.toml --json
 
-# Faults on purpose: hostile and slow clients, signals under load. One JSON line each; ends with an error where a promise is broken.
+# Kills, damage, hostile and slow clients, signals under load: what a service must survive. Seeds are printed; about half an hour.
 chaos: $(STAMP)
+	SHORTLIST_OVERLAY_EXAMPLES=2000 $(BIN)/python -m pytest tests/serve/test_overlay.py --timeout 1200
 	@for file in $$(grep -l "^if __name__" chaos/*.py); do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean:

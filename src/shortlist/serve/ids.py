@@ -1,7 +1,8 @@
-"""External ids of a table <-> dense rows, one request at a time, in about 40 bytes an id: no Python object is kept for each.
+"""External ids of a table <-> dense rows, one request at a time.
 
-Integers are found by halving the sorted ids themselves. Strings are found by halving their sorted 128-bit hashes: the low
-half finds the place, the high half says whether it is the one.
+Integers are found by halving the sorted ids themselves. A few hundred thousand strings are kept as Python objects, in a list and a
+dictionary: that is fastest, and takes some 130 bytes each. More strings take some 40 bytes each: they are found by halving
+their sorted 128-bit hashes; the low half finds the place, the high half says whether it is the one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from shortlist.errors import BadRequestError
 
 Id = str | int
 Rows = NDArray[np.int64]
+KEPT = 300_000  # strings up to which Python objects are no burden
 _HASH_SEED = 43
+_digest = xxhash.xxh3_128_digest
 _BLOCK = 1 << 16  # strings that are Python objects at a time
 _INT64 = np.iinfo(np.int64)
 
@@ -49,9 +52,8 @@ class IdTable(ABC):
         """(n,) the row of each id, -1 = unknown. Raises BadRequestError for an id of another type than the table's."""
         if not asked:
             return np.zeros(0, np.int64)
-        for value in asked:
-            if type(value) is not self.id_type:
-                self.refuse(value)
+        if {*map(type, asked)} != {self.id_type}:
+            self.refuse(next(value for value in asked if type(value) is not self.id_type))
         return self._found(asked)
 
     def row_of(self, asked: Id) -> int:
@@ -68,7 +70,9 @@ class IdTable(ABC):
 
 def open_ids(ids: pl.Series, what: str) -> IdTable:
     """The table of `ids`, whose place in the series is their row."""
-    return IntegerIds(ids.to_numpy(), what) if ids.dtype.is_integer() else StringIds(ids, what)
+    if ids.dtype.is_integer():
+        return IntegerIds(ids.to_numpy(), what)
+    return KeptIds(ids, what) if len(ids) <= KEPT else HashedIds(ids, what)
 
 
 class IntegerIds(IdTable):
@@ -112,7 +116,34 @@ class IntegerIds(IdTable):
         return np.where(self._sorted[place] == values, row, -1)
 
 
-class StringIds(IdTable):
+class KeptIds(IdTable):
+    """Strings, as Python objects."""
+
+    id_type = str
+
+    def __init__(self, ids: pl.Series, what: str) -> None:
+        self.what = what
+        self._ids: list[Id] = ids.to_list()
+        self._rows = {value: row for row, value in enumerate(self._ids)}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def ids_of(self, rows: Rows) -> list[Id]:
+        """The id at each row."""
+        ids = self._ids
+        return [ids[row] for row in rows.tolist()]
+
+    def place_of(self, asked: Id) -> int:
+        """How many ids have lesser code points."""
+        return bisect_left(self._ids, asked)
+
+    def _found(self, asked: Sequence[Id]) -> Rows:
+        row_of = self._rows.get
+        return np.array([row_of(value, -1) for value in asked], np.int64)
+
+
+class HashedIds(IdTable):
     """Strings: their bytes in one Arrow array, and their hashes."""
 
     id_type = str
@@ -120,8 +151,8 @@ class StringIds(IdTable):
     def __init__(self, ids: pl.Series, what: str) -> None:
         self.what = what
         self._ids = ids.to_arrow().cast(pa.large_string())
-        hashes = [_hashes(ids[start : start + _BLOCK].to_list()) for start in range(0, len(ids), _BLOCK)]
-        low, high = np.concatenate(hashes or [np.zeros((0, 2), np.uint64)]).T
+        halves = [_halves(ids[start : start + _BLOCK].to_list()) for start in range(0, len(ids), _BLOCK)]
+        low, high = (np.concatenate([np.zeros(0, np.uint64), *(pair[half] for pair in halves)]) for half in (0, 1))
         order = np.argsort(low, kind="stable")
         self._low, self._high, self._row = low[order], high[order], order.astype(np.int32)
         assert not (self._low[1:] == self._low[:-1]).any(), "two ids share 64 bits of hash: choose another _HASH_SEED"
@@ -141,13 +172,19 @@ class StringIds(IdTable):
     def _found(self, asked: Sequence[Id]) -> Rows:
         if not len(self._low):
             return np.full(len(asked), -1, np.int64)
-        low, high = _hashes(asked).T
-        place = np.minimum(self._low.searchsorted(low), len(self._low) - 1)
-        is_it = (self._low[place] == low) & (self._high[place] == high)
-        return np.where(is_it, self._row[place].astype(np.int64), -1)
+        low, high = _halves(asked)
+        place = self._low.searchsorted(low)
+        place[place == len(self._low)] = 0  # beyond the last: another one's place
+        rows = self._row[place].astype(np.int64)
+        rows[(self._low[place] != low) | (self._high[place] != high)] = -1
+        return rows
 
 
-def _hashes(ids: Sequence[Id]) -> NDArray[np.uint64]:
-    """(n, 2) low and high half of each string's hash. A lone surrogate, which no table holds, is hashed as it is."""
-    digests = [xxhash.xxh3_128_digest(str.encode(value, "utf-8", "surrogatepass"), seed=_HASH_SEED) for value in ids]  # type: ignore[arg-type]
-    return np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2)[:, ::-1].astype(np.uint64)
+def _halves(ids: Sequence[Id]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Two 64-bit halves of each string's hash."""
+    try:
+        digests = [_digest(value.encode(), _HASH_SEED) for value in ids]  # type: ignore[union-attr]  # all are strings
+    except UnicodeEncodeError:  # lone surrogates, which no table holds
+        digests = [_digest(str(value).encode("utf-8", "surrogatepass"), _HASH_SEED) for value in ids]
+    both = np.frombuffer(b"".join(digests), np.uint64)
+    return both[0::2], both[1::2]
