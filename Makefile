@@ -1,10 +1,10 @@
-# make setup | demo | test | check | bench | chaos | clean. Everything is installed into .venv; nothing outside it.
+# make setup | demo | test | check | bench | bench-long | chaos | clean. Everything is installed into .venv; nothing outside it.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed.stamp
 
-.PHONY: setup demo test check bench chaos clean
+.PHONY: setup demo test check bench bench-long chaos clean
 
 setup: $(STAMP)
 
@@ -36,15 +36,22 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One question a file, one JSON line each.
+# One question a file, one JSON line each. What needs a project, or an hour, is listed below it.
+NOT_IN_BENCH := benchmarks/record.py benchmarks/time_to_quality.py
 bench: $(STAMP)
-	@found=0; for file in benchmarks/*.py; do \
-		[ -e "$$file" ] && [ "$$file" != benchmarks/record.py ] || continue; found=1; echo "$$file"; $(BIN)/python "$$file" --json || exit 1; \
-	done; [ $$found = 1 ] || echo "no benchmarks yet: benchmarks/ has no *.py"
+	@for file in $(filter-out $(NOT_IN_BENCH),$(wildcard benchmarks/*.py)); do \
+		echo "$$file"; $(BIN)/python "$$file" --json || exit 1; \
+	done
 
-# Faults on purpose: hostile and slow clients, signals under load. One JSON line each; ends with an error where a promise is broken.
+# The long ones, after `make demo` and `shortlist fetch debian --to demo/debian`.
+bench-long: $(STAMP)
+	$(BIN)/python benchmarks/time_to_quality.py demo/movielens-1m/shortlist.toml --json
+	$(BIN)/python benchmarks/time_to_quality.py demo/debian/shortlist.toml --json
+
+# Kills, damage, hostile and slow clients, signals under load: what a service must survive. Seeds are printed; about half an hour.
 chaos: $(STAMP)
-	@for file in chaos/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
+	SHORTLIST_OVERLAY_EXAMPLES=2000 $(BIN)/python -m pytest tests/serve/test_overlay.py --timeout 1200
+	@for file in $$(grep -l "^if __name__" chaos/*.py); do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

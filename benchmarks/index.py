@@ -46,7 +46,7 @@ CLUSTERS = 2000
 NORM_SIGMA = 0.25
 SPREAD = 0.7  # length of the noise around a centre of length 1
 TUNING, ASKED, TIMED = 1000, 500, 400
-SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
+SHARES = (0.5, 0.1, 0.01, 0.001)
 EXCLUDED = 10_000
 
 
@@ -170,7 +170,7 @@ def printed(results: list[dict[str, Any]]) -> None:
     print(f"\n{'kind':8}{'filter':>10}{'recall':>9}{'missing':>9}{'p50 us':>9}{'to unfiltered':>15}")
     for one in results:
         for row in one["filters"]:
-            ratio = row["p50_us"] / one["filters"][0]["p50_us"]
+            ratio = row["p50_us"] / one["ours"]["p50_us"]
             print(f"{one['kind']:8}{row['share']:10.1%}{row['recall']:9.4f}{row['missing']:9d}{row['p50_us']:9.0f}{ratio:15.2f}")
         print(f"{one['kind']:8}{'-10,000':>10}{one['excluded']['recall']:9.4f}{'':9}{one['excluded']['p50_us']:9.0f}")
 

@@ -59,6 +59,12 @@ class SmallService:
             self.events += [event for event in events if event.id is None or event.id not in known]
         return len(events)
 
+    def forget_user(self, user: Id) -> int:
+        with self._lock:
+            kept = [event for event in self.events if event.user != user]
+            deleted, self.events = len(self.events) - len(kept), kept
+        return deleted
+
     def put_items(self, rows: list[dict[str, Any]]) -> Accepted:
         self._work()
         for place, row in enumerate(rows):

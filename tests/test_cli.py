@@ -62,6 +62,9 @@ def test_evaluate_takes_baselines_by_name_and_several_seeds(project: Path, capsy
     assert main([*words, "--baselines", "popularity,decayed-popularity", "--seeds", "2"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert list(table["models"]) == ["two-tower", "popularity", "decayed-popularity"] and table["seeds"] == [0, 1]
+    words.remove("--json")
+    assert main([*words, "--baselines", "popularity,decayed-popularity,item-knn"]) == 0
+    assert "item-knn" in capsys.readouterr().out
     assert main([*words, "--baselines", "popularty"]) == 1
     assert "did you mean 'popularity'?" in capsys.readouterr().err
 

@@ -151,6 +151,7 @@ ORDER = (
     "serve/limits",
     "serve/routes",
     "serve/refusals",
+    "serve/requests",
     "serve/openapi",
     "serve/gate",
     "serve/placement",

@@ -56,10 +56,17 @@ class ServerProcess:
 def running(
     arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, log: IO[str] | int = subprocess.DEVNULL
 ) -> Iterator[ServerProcess]:
-    """A ready server: `python ARGUMENTS`, whose first line on stdout is its address. Ended by SIGTERM, or after a while by SIGKILL."""
+    """A ready server: `python ARGUMENTS`, whose first line on stdout is its address. Ended by SIGTERM, or after a while by SIGKILL.
+
+    The last core is this process's, all others are the server's: a client that spins must not be in its way.
+    """
+    own = os.sched_getaffinity(0)
+    clients = {max(own)}
+    os.sched_setaffinity(0, own - clients or own)  # the server inherits it
     process = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(environment or {})}
     )
+    os.sched_setaffinity(0, clients)
     try:
         assert process.stdout is not None
         line = process.stdout.readline().strip()
@@ -70,6 +77,7 @@ def running(
         server.await_ready()
         yield server
     finally:
+        os.sched_setaffinity(0, own)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:

@@ -6,10 +6,10 @@ checked before it is opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -33,6 +33,8 @@ FORMAT = 1
 ITEM_INPUTS, ITEM_OUTPUTS = ("features", "id_bias", "id_output"), ("embedding", "vector")
 QUERY_INPUTS, QUERY_OUTPUTS = ("seed", "has_seed", "history", "present", "features"), ("vector",)
 _BLOCK = 1024  # queries encoded at a time
+_EXTERNAL_DATA = b"\x0a\x08location"  # the key under which an ONNX tensor names another file
+Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,28 +114,62 @@ def open_bundle(folder: Path) -> Bundle:
     facts = verify_version(folder).facts
     if facts.get("bundle") != FORMAT:
         raise BundleError(f"{folder} must be of bundle format {FORMAT}: got {facts.get('bundle')!r}; publish it again with this program")
-    users_path, histories_path = folder / "users.parquet", folder / "histories.parquet"
-    vectors = _mapped(folder / "vectors.npy")
-    has_users = users_path.exists()
-    return Bundle(
+    has_users, has_histories = (folder / "users.parquet").exists(), (folder / "histories.parquet").exists()
+    vectors = _opened(folder / "vectors.npy", _mapped)
+    bundle = Bundle(
         name=folder.name,
         facts=facts,
-        config=load_config(folder / "config.toml"),
-        items=read_catalogue(str(folder / "items.parquet"), str(facts["item_id"])),
-        users=read_catalogue(str(users_path), str(facts["user_id"]), what="users") if has_users else None,
-        item_encoder=open_encoder(folder, "item_features"),
-        query_encoder=open_query_encoder(folder),
-        user_features=columns_from_flat(open_arrays(folder / "user_features")) if has_users else {},
-        histories=pl.read_parquet(histories_path) if histories_path.exists() else None,
-        popularity=_loaded(folder / "popularity.npy"),
-        queries=_loaded(folder / "queries.npy"),
-        tables=open_arrays(folder / "tables"),
-        embeddings=_mapped(folder / "embeddings.npy"),
+        config=_opened(folder / "config.toml", load_config),
+        items=_opened(folder / "items.parquet", lambda path: read_catalogue(str(path), str(facts["item_id"]))),
+        users=_opened(folder / "users.parquet", lambda path: read_catalogue(str(path), str(facts["user_id"]), what="users"))
+        if has_users
+        else None,
+        item_encoder=_opened(folder / "item_features.json", lambda path: open_encoder(path.parent, path.stem)),
+        query_encoder=_opened(folder / "query.json", lambda path: open_query_encoder(path.parent)),
+        user_features=_opened(folder / "user_features", lambda path: columns_from_flat(open_arrays(path))) if has_users else {},
+        histories=_opened(folder / "histories.parquet", pl.read_parquet) if has_histories else None,
+        popularity=_opened(folder / "popularity.npy", _loaded),
+        queries=_opened(folder / "queries.npy", _loaded),
+        tables=_opened(folder / "tables", open_arrays),
+        embeddings=_opened(folder / "embeddings.npy", _mapped),
         vectors=vectors,
-        index=open_index(_index_kind(facts), folder / "index", vectors),
-        query_tower=_session(folder / "query_tower.onnx"),
-        item_tower=_session(folder / "item_tower.onnx"),
+        index=_opened(folder / "index", lambda path: open_index(_index_kind(facts), path, vectors)),
+        query_tower=_opened(folder / "query_tower.onnx", _session),
+        item_tower=_opened(folder / "item_tower.onnx", _session),
     )
+    _check_shapes(folder, bundle)
+    return bundle
+
+
+def _opened(path: Path, opener: Callable[[Path], Opened]) -> Opened:
+    """What `opener` makes of a file or folder. Raises BundleError naming it for whatever is wrong with it."""
+    try:
+        with np.errstate(over="raise"):  # a shape whose product overflows
+            return opener(path)
+    except BundleError:
+        raise
+    except Exception as error:  # the hash fits, so a publisher wrote it so: every library has exceptions of its own for that
+        raise BundleError(f"{path} must be what a publisher writes: {type(error).__name__}: {error}; publish again") from error
+
+
+def _check_shapes(folder: Path, bundle: Bundle) -> None:
+    """Raises BundleError naming the first array that does not fit the others."""
+    count, dim, width = len(bundle.items), bundle.embeddings.shape[-1], bundle.vectors.shape[-1]
+    expected: dict[str, tuple[NDArray[Any] | None, str, tuple[int, ...]]] = {
+        "embeddings.npy": (bundle.embeddings, "f4", (count, dim)),
+        "vectors.npy": (bundle.vectors, "f4", (count, width)),
+        "popularity.npy": (bundle.popularity, "i8", (count,)),
+        "queries.npy": (bundle.queries, "f4", (0 if bundle.queries is None else len(bundle.queries), width)),
+    }
+    for name, (array, dtype, shape) in expected.items():
+        if array is not None and (array.dtype != np.dtype(dtype) or array.shape != shape):
+            raise BundleError(f"{folder / name} must be {shape} of {np.dtype(dtype)}: got {array.shape} of {array.dtype}; publish again")
+    for name, table in bundle.tables.items():
+        if table.dtype != np.float32 or table.ndim != 2:
+            raise BundleError(f"{folder / 'tables'} must hold matrices of float32: got {table.shape} of {table.dtype} for {name!r}")
+    for name, column in bundle.user_features.items():
+        if bundle.users is None or len(column) != len(bundle.users) + 1:
+            raise BundleError(f"{folder / 'user_features'} must have an entry a user and one for nobody: got {len(column)} for {name!r}")
 
 
 def _index_kind(facts: dict[str, Any]) -> str:
@@ -144,7 +180,9 @@ def _index_kind(facts: dict[str, Any]) -> str:
 
 def _loaded(path: Path) -> NDArray[Any] | None:
     """A small array that older bundles lack."""
-    return np.load(path, allow_pickle=False) if path.exists() else None
+    return (
+        np.array(np.load(path, mmap_mode="r", allow_pickle=False)) if path.exists() else None
+    )  # mapped: its header may lie about its size
 
 
 def _mapped(path: Path) -> NDArray[np.float32]:
@@ -156,4 +194,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    graph = path.read_bytes()
+    if _EXTERNAL_DATA in graph:
+        raise BundleError(f"{path} must hold its own weights: it names another file for them; publish again")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

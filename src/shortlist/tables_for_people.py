@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a table needs only their facts
     from shortlist.project import Project
 
 _SHOWN_METRICS = ("recall", "ndcg")  # the others are in --json
+_WITH_INTERVALS = 3  # models side by side
 _FILE_WIDTH = 110
 
 
@@ -50,7 +51,7 @@ def print_proposed(project: Project, console: Console) -> None:
 
 
 def print_evaluation(table: dict[str, Any]) -> None:
-    """The models side by side, then the slices at the longest list."""
+    """The models side by side, then the slices at the longest list: of many models the means alone, intervals are in --json."""
     console = console_for_tables()
     splits = table["splits"]
     span = splits[0]["name"] if len(splits) == 1 else f"{splits[0]['name']} ... {splits[-1]['name']}, mean of {len(splits)}"
@@ -68,8 +69,12 @@ def print_evaluation(table: dict[str, Any]) -> None:
     slices = Table(f"{longest} on", "queries", *table["models"])
     for name, part in table["slices"].items():
         if part["queries"]:
-            slices.add_row(name, f"{part['queries']:,}", *(with_interval(part["models"][model][longest]) for model in table["models"]))
+            found = [part["models"][model][longest] for model in table["models"]]
+            shown = [with_interval(metric) if len(found) <= _WITH_INTERVALS else f"{metric['mean']:.3f}" for metric in found]
+            slices.add_row(name, f"{part['queries']:,}", *shown)
     console.print(slices)
+    for name, reason in table.get("baselines_left_out", {}).items():
+        console.print(f"left out: {name}: {reason}", highlight=False)
 
 
 def print_answer(bundle: Bundle, answers: pl.DataFrame, column: str | None) -> None:

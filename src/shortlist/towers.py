@@ -108,6 +108,13 @@ class QueryTower(nn.Module):
             deep = deep + self.feature_map(x).float()
         return normalise(deep)
 
+    def of_features(self, x: torch.Tensor) -> torch.Tensor:
+        """x (N, width) -> u (N, D), as `forward` gives it for queries without seed and history: zeros are not multiplied."""
+        first = self.mlp[0]
+        assert isinstance(first, nn.Linear)
+        deep = self.mlp[1:](functional.linear(x, first.weight[:, first.in_features - x.shape[1] :], first.bias)).float()
+        return normalise(deep if self.feature_map is None else deep + self.feature_map(x).float())
+
 
 class TwoTower(nn.Module):
     """Both towers and the temperature. The embedding tables live outside (tables.py); lookups come in as tensors."""
@@ -177,11 +184,17 @@ class TwoTower(nn.Module):
         seed        (N,) and history (N, L), newest first: rows of `embedding`, -1 = none
         features    looked-up user and context features, each (N, some width)
         """
+        multiplies_low = torch.is_autocast_enabled("cpu") and not self.settings.cross_layers
+        if multiplies_low and features:
+            x = side_by_side(features, rows=len(seed), kind=torch.get_autocast_dtype("cpu"))
+        else:
+            x = torch.cat([embedding.new_zeros(len(seed), 0), *features], dim=1)
+        if not self.sees_items and not self.settings.cross_layers:
+            return self.query.of_features(x)
         seed_vector, has_seed = functional.embedding(seed.clamp_min(0), embedding), (seed >= 0).float()[:, None]
         present = (history >= 0).float()  # (N, L)
         pooled = self._pooled(embedding, seed_vector * has_seed, history, present)
         has_history = (present.sum(dim=1, keepdim=True) > 0).float()
-        x = torch.cat([seed_vector.new_zeros(len(seed), 0), *features], dim=1)
         vector: torch.Tensor = self.query(seed_vector * has_seed, has_seed, pooled, has_history, x)
         return vector
 

@@ -234,7 +234,7 @@ def test_vectors_of_any_length_and_zeros_can_be_indexed(kind: type[ProposingInde
 
 
 def test_few_rows_are_compared_and_many_are_searched_for() -> None:
-    assert gathered_share(200_000, 64) == 1 / 12  # sqrt(6e4 / 1.28e7) = .068 is less
+    assert gathered_share(200_000, 64) == 1 / 11  # sqrt(6e4 / 1.28e7) = .068 is less
     assert gathered_share(60_000, 64) == pytest.approx(0.125)  # 6e4 / 3.84e6 = 1 / 64
     assert gathered_share(1000, 16) == 1 / 4
 

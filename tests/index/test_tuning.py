@@ -66,7 +66,7 @@ def test_efforts_reach_the_target_and_a_cheaper_one_would_not() -> None:
 
 def test_deeper_results_get_more_effort() -> None:
     tuned, _ = tuning.tuned(ByPartition.build(normal(1, 499, 7), SETTINGS), normal(2, 100, 7), SETTINGS)
-    assert [effort.depth for effort in tuned.efforts] == [10, 20, 40, 160]
+    assert [effort.depth for effort in tuned.efforts] == [10, 15, 25, 50, 140]
     searched, rescored = zip(*((effort.searched, effort.rescored) for effort in tuned.efforts), strict=True)
     assert list(searched) == sorted(searched) and list(rescored) == sorted(rescored)
 
@@ -124,7 +124,7 @@ def test_building_tells_what_was_built_and_opening_finds_it(kind: Any, tmp_path:
     index, facts = build_index(vectors, IndexSettings(kind=kind, target_k=10, build_threads=1), queries)
     assert (facts["kind"], facts["chosen"], facts["exact"], facts["queries"], facts["tuned_on"]) == (kind, False, False, 125, 125)
     assert facts["recall"] >= facts["target_recall"] - 0.005 and facts["target_k"] == 10 and facts["leaves"] == 108
-    assert [effort["depth"] for effort in facts["efforts"]] == [10, 20, 40, 160]
+    assert [effort["depth"] for effort in facts["efforts"]] == [10, 15, 25, 50, 140]
     index.save(tmp_path)
     assert same(open_index(kind, tmp_path, vectors).search(queries, 10), index.search(queries, 10))
     again, other = build_index(vectors, IndexSettings(kind=kind, target_k=10, build_threads=1), queries)

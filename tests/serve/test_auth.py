@@ -15,6 +15,7 @@ BODIES = {
     "recommend_batch": {"requests": [{}]},
     "similar": {"item": "i01"},
     "record_events": {"events": [{"user": 1, "item": "i01"}]},
+    "forget_user": {"user": 1},
     "put_items": {"items": [{"item_id": "i01"}]},
     "delete_items": {"ids": ["i22"]},
 }

@@ -78,6 +78,8 @@ def test_every_call_speaks_to_its_route(client: Client) -> None:
     assert client.delete_items(["a/b c?ü", 40]).accepted == 2
     assert client.record_events([Event(user=3, item="i07")]).accepted == 1
     assert client.recommend(user=3, k=1).items == ["i07"]
+    assert (client.forget_user(3), client.forget_user(3)) == (1, 0)
+    assert client.recommend(user=3, k=1).items == ["i00"]
     assert client.reload().version == "v000002" and client.rollback().version == "v000001"
 
 

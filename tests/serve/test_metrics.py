@@ -60,6 +60,12 @@ def test_numbers_of_now_are_gauges_and_texts_are_labels() -> None:
     assert found["shortlist_info", (("version", 'v"1\\\n'),)] == 1
 
 
+def test_a_group_of_things_becomes_gauges_with_their_names() -> None:
+    found = samples(Metrics().text({"sources": {"learned": {"calls": 7, "resting": False}, "fresh": {"calls": 3, "resting": True}}}))
+    assert found["shortlist_sources_calls", (("name", "learned"),)] == 7 and found["shortlist_sources_calls", (("name", "fresh"),)] == 3
+    assert found["shortlist_sources_resting", (("name", "fresh"),)] == 1
+
+
 def test_every_status_of_every_route_has_a_place() -> None:
     metrics = Metrics()
     for route in ROUTES:

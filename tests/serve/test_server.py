@@ -277,6 +277,13 @@ def test_a_request_that_hangs_does_not_keep_the_process() -> None:
         hanging.close()
 
 
+def await_ready_lines(log: Path, count: int) -> None:
+    until = time.monotonic() + 20
+    while log.read_text().count('"event":"ready"') < count:
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.05)
+
+
 def test_workers_share_a_port_and_their_metrics_and_the_dead_are_replaced(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w+") as log, small_server(log=log, workers=2) as server:
         for _ in range(40):
@@ -285,10 +292,9 @@ def test_workers_share_a_port_and_their_metrics_and_the_dead_are_replaced(tmp_pa
         assert len(children) == 2
         total = b'shortlist_http_requests_total{method="POST",route="/recommend",status="200"} 40'
         assert all(total in server.ask("GET", "/metrics")[1] for _ in range(8))  # whoever answers
+        await_ready_lines(tmp_path / "log", 2)
         os.kill(children[0], signal.SIGKILL)
-        until = time.monotonic() + 10
-        while time.monotonic() < until and (tmp_path / "log").read_text().count('"event":"ready"') < 3:
-            time.sleep(0.05)
+        await_ready_lines(tmp_path / "log", 3)
         said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
         assert [line["exit_code"] for line in said if line["event"] == "worker_died"] == [-9]
         assert sum(line["event"] == "ready" for line in said) == 3

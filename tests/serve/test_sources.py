@@ -55,7 +55,9 @@ FAULTS: dict[str, tuple[Callable[..., Any], str]] = {
 @pytest.fixture
 def impatient(store: Path) -> Iterator[Service]:
     """A service whose sources have a tenth of a second, and one new item."""
-    opened = Service.open(store, quiet_settings(learned_deadline_s=BUDGET_S, fresh_deadline_s=BUDGET_S, events_deadline_s=BUDGET_S))
+    opened = Service.open(
+        store, quiet_settings(learned_deadline_s=BUDGET_S, fresh_deadline_s=BUDGET_S, events_deadline_s=BUDGET_S, isolate_sources=True)
+    )
     opened.put_items([{"item_id": "new", "kind": "kind 0"}])
     yield opened
     opened.close()
@@ -148,6 +150,24 @@ def test_one_success_starts_the_count_anew() -> None:
         with pytest.raises(SourceDown):
             guard.call(raises)
         assert guard.call(lambda: 7) == 7
+
+
+def test_a_trusted_source_runs_where_it_is_called_until_it_is_late_and_then_is_watched() -> None:
+    guard = Guard("source", 0.05, failures=3, rest_s=60, is_trusted=True)
+    here = threading.get_ident()
+    assert guard.call(threading.get_ident) == here
+
+    def is_late() -> int:
+        time.sleep(0.1)
+        return threading.get_ident()
+
+    assert guard.call(is_late) == here and guard.late == 1  # an answer, if a late one
+    with pytest.raises(SourceDown, match="no answer within 50 ms"):
+        guard.call(is_late)
+    guard.deadline_s = 10.0
+    assert guard.call(threading.get_ident) != here
+    assert guard.call(threading.get_ident) == here
+    guard.close()
 
 
 def test_a_request_that_is_wrong_is_not_the_sources_fault() -> None:

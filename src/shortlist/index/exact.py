@@ -40,7 +40,7 @@ from shortlist.index.contract import (
 
 FACTS_FILE = "exact.json"
 FACTS_LARGEST_BYTES = 4096
-QUERY_BLOCK = 128
+QUERY_BLOCK = 256
 BLOCK_ENTRIES = 1 << 22  # scores at a time: 16 MB
 GATHERED_SHARE = 1 / 8  # of the corpus: copying more than that costs one query more than it saves
 GROUPS_PER_RESULT = 8  # with 8k groups, the k-th largest group maximum lets about 1.07k entries through

@@ -40,9 +40,9 @@ from shortlist.index.exact import ExactIndex, gather
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
-GATHERED_SHARES = (1 / 12, 1 / 4)  # of the corpus, at least and at most: `gathered_share`
+GATHERED_SHARES = (1 / 11, 1 / 4)  # of the corpus, at least and at most: `gathered_share`
 GATHERED_ENTRIES = 6e4  # p^2 M D at which comparing a share p of the rows costs what searching 1 / p times deeper does (measured)
-SPARE = 1.3  # a filter of share p is searched k / p * SPARE deep: the best rows are never spread evenly
+SPARE = 1.3  # times as many ineligible rows are searched past as there are on average: they are never spread evenly
 
 
 class Effort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -203,7 +203,7 @@ class ProposingIndex(Index):
         if out is not None:
             wanted += min(len(out), k)  # what is left out is often the very best; longer lists are mostly elsewhere
         if allowed is not None:
-            wanted = math.ceil(wanted * self.size / len(allowed) * SPARE)
+            wanted = math.ceil(wanted * (1 + SPARE * (self.size / len(allowed) - 1)))
         excluded = None if out is None or not len(out) else row_mask(out, self.size)
         for effort in self._efforts(wanted):
             rows = self.propose(query, effort.rescored, effort.searched)

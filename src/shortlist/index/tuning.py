@@ -21,7 +21,7 @@ from shortlist.index.contract import Float32s, Rows
 from shortlist.index.proposing import Effort, ProposingIndex
 
 FEWEST_QUERIES = 100  # of both halves: fewer prove nothing
-DEPTHS = (1, 2, 4, 16)  # times target_k: for exclusions and filters, and for requests of more than target_k
+DEPTHS = (1, 1.5, 2.5, 5, 14)  # times target_k: for exclusions, for filters down to 1 / 11 of the rows, and for a larger k
 PARTITION_STEP = 1.25  # partitions tried: as many times more at each step
 RESCORED_PER_RESULT = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 TOLERANCE = 0.005  # below the target, within which a proof passes
@@ -79,7 +79,7 @@ def mean_recall(index: ProposingIndex, queries: Float32s, k: int) -> float:
 
 def _efforts(index: ProposingIndex, queries: Float32s, settings: IndexSettings) -> list[Effort]:
     """The cheapest effort for every depth; deeper ones never look less hard."""
-    depths = sorted({min(settings.target_k * times, index.size) for times in DEPTHS})
+    depths = sorted({min(math.ceil(settings.target_k * times), index.size) for times in DEPTHS})
     true, _ = index.exact.search(queries, depths[-1])
     efforts: list[Effort] = []
     for depth in depths:

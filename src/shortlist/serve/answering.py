@@ -65,8 +65,8 @@ class Answering:
 
     def __init__(self, settings: ServeSettings, events: EventStore | None) -> None:
         guard = partial(Guard, failures=settings.breaker_failures, rest_s=settings.breaker_s)
-        self.learned = guard("learned", settings.learned_deadline_s)
-        self.fresh = guard("fresh", settings.fresh_deadline_s)
+        self.learned = guard("learned", settings.learned_deadline_s, is_trusted=not settings.isolate_sources)
+        self.fresh = guard("fresh", settings.fresh_deadline_s, is_trusted=not settings.isolate_sources)
         self.events = guard("events", settings.events_deadline_s)
         self._store, self._events_read = events, settings.events_read
 

@@ -1,4 +1,4 @@
-"""The service over HTTP: a plain ASGI application. It knows bytes, headers and statuses; what an answer is, `routes.py` says.
+"""The service over HTTP: a plain ASGI application. `requests.py` reads what comes in, `routes.py` says what answers it.
 
 Order of the checks: route (404, 405), key (401, 403), readiness (503), media type (415), size (413), JSON (400),
 rules (422), room (429). Quick answers are computed on the event loop, slow ones and all that touches a disk in threads (placement.py).
@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -24,26 +23,20 @@ from shortlist.serve.gate import Gate
 from shortlist.serve.keys import Keys, Role
 from shortlist.serve.limits import Limits
 from shortlist.serve.logs import Log
-from shortlist.serve.messages import LONGEST_ID, Slate, SlateBatch, State
+from shortlist.serve.messages import Slate, SlateBatch, State
 from shortlist.serve.metrics import CONTENT_TYPE as METRICS_TYPE
 from shortlist.serve.metrics import Metrics
 from shortlist.serve.openapi import openapi_document
 from shortlist.serve.placement import Placement
 from shortlist.serve.refusals import NO_HEADERS, RETRY_AFTER, Headers, Refusal, problem_body
-from shortlist.serve.routes import ITEM_PATH, ROUTES, Lane, Route
+from shortlist.serve.requests import JSON_TYPE, ClientGone, Receive, Scope, decoded_body, decoded_id, find_route, received_body
+from shortlist.serve.routes import ROUTES, Lane, Route
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-JSON_TYPE = b"application/json"
 ENTERED = "shortlist.entered"  # in the scope's state: the protocol has let this request in already
 TOO_BUSY = "too much waits already: nothing was done; try again after a second"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
-_BY_PATH = {path: {route.method: route for route in ROUTES if route.path == path} for path in {route.path for route in ROUTES}}
-_BY_RAW_PATH = {path.encode(): routes for path, routes in _BY_PATH.items() if not path.endswith("{id}")}
-_OF_ITEM = _BY_PATH[ITEM_PATH + "{id}"]
-_RAW_ITEM_PATH = ITEM_PATH.encode()
 
 
 class App:
@@ -134,13 +127,13 @@ class App:
         status, media_type, extra = 200, JSON_TYPE, NO_HEADERS
         entered = [self.gates[Lane.ANSWERS]] if scope.get("state", {}).pop(ENTERED, False) else []
         try:
-            route, raw_id = _find(scope)
+            route, raw_id = find_route(scope)
             self._refuse_role(route.role, headers)
             if route.call is None:
                 body, media_type = self._own_answer(route)
             else:
                 self._refuse_unready(route, scope)
-                request = self._decoded(route, await self._body(receive, headers)) if route.takes is not None else _decoded_id(raw_id)
+                request = await self._request(route, raw_id, receive, headers)
                 if not entered:
                     entered.append(self._entered(route))
                 body = await self._work(route, request)
@@ -188,42 +181,12 @@ class App:
         if scope["query_string"]:
             raise Refusal(400, f"{route.path} takes no query parameters: got some; send fields in a JSON body")
 
-    async def _body(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
-        """The whole body. Raises Refusal for the wrong media type and too many bytes, told or sent; ClientGone."""
-        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if media_type != JSON_TYPE:
-            raise Refusal(415, f"content-type must be application/json: got {media_type[:100].decode('latin-1') or 'none'}")
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise Refusal(415, "the body must be sent as it is: got a content-encoding")
-        largest = self.limits.body_largest_bytes
-        told = headers.get(b"content-length", b"0")
-        if told.isdigit() and int(told[:20]) > largest:
-            raise Refusal(413, f"a body must have at most {largest:,} bytes: got {told[:20].decode()}; send several requests")
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        while message.get("more_body", False) or message["type"] == "http.disconnect":
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            if len(body) > largest:
-                break
-            message = await receive()
-            body += message.get("body", b"")
-        if len(body) > largest:
-            raise Refusal(413, f"a body must have at most {largest:,} bytes: got more; send several requests")
-        return body
-
-    def _decoded(self, route: Route, body: bytes) -> Any:
-        """The message in a body. Raises Refusal naming the byte, or the field."""
-        try:
-            return self._decoders[route.name].decode(body)
-        except msgspec.ValidationError as error:
-            raise Refusal(422, f"{error}; see {route.name} in /openapi.json") from None
-        except UnicodeDecodeError as error:
-            raise Refusal(400, f"the body must be UTF-8: got byte {error.object[error.start]:#04x}") from None
-        except msgspec.DecodeError as error:
-            raise Refusal(400, f"the body must be JSON: {error}") from None
-        except RecursionError:
-            raise Refusal(400, "the body must be JSON of moderate depth: got too many levels") from None
+    async def _request(self, route: Route, raw_id: bytes, receive: Receive, headers: dict[bytes, bytes]) -> Any:
+        """The message in the body, or the id in the path. Raises Refusal, ClientGone."""
+        if route.takes is None:
+            return decoded_id(raw_id)
+        body = await received_body(receive, headers, largest_bytes=self.limits.body_largest_bytes)
+        return decoded_body(self._decoders[route.name], body)
 
     def _entered(self, route: Route) -> Gate:
         """The gate of a route's lane, entered."""
@@ -274,6 +237,8 @@ class App:
         """(body, media type) of what the app answers itself."""
         if route.name == "openapi":
             return self._openapi, JSON_TYPE
+        if route.name == "health":  # whatever the service does
+            return self._encoder.encode(State(state=self.state)), JSON_TYPE
         facts = self.service.facts() if self.service is not None else {}
         if route.name == "metrics":
             gate = self.gates[Lane.ANSWERS]
@@ -304,34 +269,3 @@ class App:
         if status == 500 or self.log.is_sampled():
             method, path = (route.method, route.path) if route is not None else ("", "")
             self.log.say("request", request_id=request_id, method=method, route=path, status=status, ms=round(seconds * 1e3, 3))
-
-
-class ClientGone(Exception):
-    """The client left before its request was whole: nobody is there to answer."""
-
-
-def _find(scope: Scope) -> tuple[Route, bytes]:
-    """(route, the id as it stands in the path, or nothing) of a request. Raises Refusal for unknown paths and methods."""
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    path = raw.partition(b"?")[0]
-    routes, raw_id = _BY_RAW_PATH.get(path), b""
-    if routes is None and path.startswith(_RAW_ITEM_PATH) and path.count(b"/") == 2 and len(path) > len(_RAW_ITEM_PATH):
-        routes, raw_id = _OF_ITEM, path[len(_RAW_ITEM_PATH) :]
-    if routes is None:
-        raise Refusal(404, "there is no such path; /openapi.json lists them all")
-    method: str = scope["method"]
-    route = routes.get("GET" if method == "HEAD" else method)
-    if route is None:
-        allowed = sorted({*routes, "HEAD"} if "GET" in routes else routes)
-        raise Refusal(405, f"the path takes {' and '.join(allowed)}: got another method", ((b"allow", ", ".join(allowed).encode()),))
-    return route, raw_id
-
-
-def _decoded_id(raw: bytes) -> str:
-    try:
-        item_id = unquote_to_bytes(raw).decode("utf-8")
-    except UnicodeDecodeError:
-        raise Refusal(400, "an id in a path must be percent-encoded UTF-8: got other bytes") from None
-    if len(item_id) > LONGEST_ID:
-        raise Refusal(422, f"an id must have at most {LONGEST_ID} characters: got {len(item_id)}")
-    return item_id

@@ -25,6 +25,8 @@ from shortlist.serve.messages import (
     Accepted,
     Event,
     EventBatch,
+    ForgetRequest,
+    Forgotten,
     Id,
     ItemBatch,
     ItemIds,
@@ -86,6 +88,10 @@ class Client:
         """Tells what users chose. On disk when this comes back; an event without an id gets one."""
         named = [event if event.id is not None else msgspec.structs.replace(event, id=uuid.uuid4().hex) for event in events]
         return self._ask("POST", "/events", EventBatch(events=named), Accepted)
+
+    def forget_user(self, user: Id) -> int:
+        """How many events of the user were deleted."""
+        return self._ask("DELETE", "/users", ForgetRequest(user=user), Forgotten).events
 
     def put_items(self, rows: Iterable[Mapping[str, Any]]) -> Accepted:
         """New or changed items, as rows of the items table. On disk when this comes back."""

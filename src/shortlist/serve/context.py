@@ -23,6 +23,7 @@ from shortlist.serve.ids import Id, open_ids
 Floats = NDArray[np.float32]
 Tables = Mapping[str, NDArray[np.float32]]
 Reader = Callable[[Any], list[Floats]]  # a value -> its pieces of the input, one after the other
+_FEW_VALUES = 4096  # known values up to which a dictionary of Python objects is no burden
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -141,20 +142,31 @@ def _float(value: Any) -> float:
 
 def _row_finder(vocabulary: Vocabulary) -> Callable[[Any], int]:
     """Value -> table row, as `Vocabulary.rows` gives it."""
-    known = open_ids(vocabulary.values, "context value") if len(vocabulary.values) else None
     first_known = FIRST_UNKNOWN_ROW + vocabulary.unknown_buckets
+    place_of, known_type = _place_finder(vocabulary.values)
 
     def row_of(value: Any) -> int:
         if value is None:
             return MISSING_ROW
         plain: Id = int(value) if isinstance(value, bool) else value
-        if not isinstance(plain, (str, int)) or (known is not None and type(plain) is not known.id_type):
-            wanted = "a string or an integer" if known is None else "a string" if known.id_type is str else "an integer"
+        if type(plain) is not known_type and (known_type is not None or not isinstance(plain, (str, int))):
+            wanted = "a string or an integer" if known_type is None else "a string" if known_type is str else "an integer"
             raise DataError(f"it must be {wanted}, as in training: got {type(value).__name__}")
-        place = -1 if known is None else known.row_of(plain)
+        place = place_of(plain)
         return first_known + place if place >= 0 else int(vocabulary.unknown_rows(pl.Series([plain]))[0])
 
     return row_of
+
+
+def _place_finder(values: pl.Series) -> tuple[Callable[[Id], int], type[str] | type[int] | None]:
+    """(known value -> its place, -1 = unknown; the type of the values, None where there are none)."""
+    if not len(values):
+        return lambda value: -1, None
+    if len(values) > _FEW_VALUES:
+        table = open_ids(values, "context value")
+        return table.row_of, table.id_type
+    places = {value: place for place, value in enumerate(values)}
+    return lambda value: places.get(value, -1), int if values.dtype.is_integer() else str
 
 
 def pooled(bag: Bag, table: Floats) -> Floats:

@@ -30,6 +30,10 @@ class ServiceContract(Protocol):
         """How many events are on disk, repeated ones included."""
         ...
 
+    def forget_user(self, user: Id) -> int:
+        """How many events of the user were deleted."""
+        ...
+
     def put_items(self, rows: list[dict[str, Any]]) -> Accepted:
         """New or changed items, on disk."""
         ...

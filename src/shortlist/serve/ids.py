@@ -21,6 +21,7 @@ from shortlist.errors import BadRequestError
 Id = str | int
 Rows = NDArray[np.int64]
 _HASH_SEED = 43
+_digest = xxhash.xxh3_128_digest
 _BLOCK = 1 << 16  # strings that are Python objects at a time
 _INT64 = np.iinfo(np.int64)
 
@@ -49,9 +50,8 @@ class IdTable(ABC):
         """(n,) the row of each id, -1 = unknown. Raises BadRequestError for an id of another type than the table's."""
         if not asked:
             return np.zeros(0, np.int64)
-        for value in asked:
-            if type(value) is not self.id_type:
-                self.refuse(value)
+        if {*map(type, asked)} != {self.id_type}:
+            self.refuse(next(value for value in asked if type(value) is not self.id_type))
         return self._found(asked)
 
     def row_of(self, asked: Id) -> int:
@@ -120,8 +120,8 @@ class StringIds(IdTable):
     def __init__(self, ids: pl.Series, what: str) -> None:
         self.what = what
         self._ids = ids.to_arrow().cast(pa.large_string())
-        hashes = [_hashes(ids[start : start + _BLOCK].to_list()) for start in range(0, len(ids), _BLOCK)]
-        low, high = np.concatenate(hashes or [np.zeros((0, 2), np.uint64)]).T
+        halves = [_halves(ids[start : start + _BLOCK].to_list()) for start in range(0, len(ids), _BLOCK)]
+        low, high = (np.concatenate([np.zeros(0, np.uint64), *(pair[half] for pair in halves)]) for half in (0, 1))
         order = np.argsort(low, kind="stable")
         self._low, self._high, self._row = low[order], high[order], order.astype(np.int32)
         assert not (self._low[1:] == self._low[:-1]).any(), "two ids share 64 bits of hash: choose another _HASH_SEED"
@@ -141,13 +141,19 @@ class StringIds(IdTable):
     def _found(self, asked: Sequence[Id]) -> Rows:
         if not len(self._low):
             return np.full(len(asked), -1, np.int64)
-        low, high = _hashes(asked).T
-        place = np.minimum(self._low.searchsorted(low), len(self._low) - 1)
-        is_it = (self._low[place] == low) & (self._high[place] == high)
-        return np.where(is_it, self._row[place].astype(np.int64), -1)
+        low, high = _halves(asked)
+        place = self._low.searchsorted(low)
+        place[place == len(self._low)] = 0  # beyond the last: another one's place
+        rows = self._row[place].astype(np.int64)
+        rows[(self._low[place] != low) | (self._high[place] != high)] = -1
+        return rows
 
 
-def _hashes(ids: Sequence[Id]) -> NDArray[np.uint64]:
-    """(n, 2) low and high half of each string's hash. A lone surrogate, which no table holds, is hashed as it is."""
-    digests = [xxhash.xxh3_128_digest(str.encode(value, "utf-8", "surrogatepass"), seed=_HASH_SEED) for value in ids]  # type: ignore[arg-type]
-    return np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2)[:, ::-1].astype(np.uint64)
+def _halves(ids: Sequence[Id]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Two 64-bit halves of each string's hash."""
+    try:
+        digests = [_digest(value.encode(), _HASH_SEED) for value in ids]  # type: ignore[union-attr]  # all are strings
+    except UnicodeEncodeError:  # lone surrogates, which no table holds
+        digests = [_digest(str(value).encode("utf-8", "surrogatepass"), _HASH_SEED) for value in ids]
+    both = np.frombuffer(b"".join(digests), np.uint64)
+    return both[0::2], both[1::2]

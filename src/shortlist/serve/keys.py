@@ -1,7 +1,7 @@
 """Who may do what: one key a role, from the environment, compared by hash in constant time.
 
     read    POST /recommend, /recommend/batch, /similar; GET /items/{id}, /metrics
-    write   POST /events; PUT and DELETE /items
+    write   POST /events; DELETE /users; PUT and DELETE /items
     admin   POST /admin/reload, /admin/rollback
 
 A key opens its own role and those above it in this list. /health, /ready and /openapi.json are open to everybody.

@@ -47,7 +47,7 @@ class Live:
         self._loading, self._writing, self._following = threading.Lock(), threading.Lock(), threading.Lock()
         self.refused: dict[str, str] | None = None  # the version that was refused last, and why
         self.fault: str | None = None  # of the journal
-        self.switches, self.left_out, self.recall = 0, 0, 0.0
+        self.switches, self.refusals, self.left_out, self.recall = 0, 0, 0, 0.0
         self._pinned: Pinned
         self._start, self._position = 0, 0  # of the journal: from where the overlay was made, and up to where
         self._switch(load_version(current_version(store), settings, ()))
@@ -205,6 +205,7 @@ class Live:
             self._switch(loaded)
         except Exception as error:  # whatever is wrong with it, what was live serves on
             reason = str(error) if isinstance(error, ShortlistError) else f"{type(error).__name__}: {error}"
+            self.refusals += 1
             self.refused = {"version": folder.name, "reason": reason}
             raise UnavailableError(f"version {folder.name} was refused, {previous} serves on: {reason}") from error
         self.refused = None

@@ -38,10 +38,15 @@ def load_version(folder: Path, settings: ServeSettings, recent: Sequence[Recomme
     recent   requests of late, which warm it and judge its index
     """
     version = open_version(folder, predicate_cache_bytes=settings.predicate_cache_bytes)
-    _touch(version)
-    _check_towers(version)
-    queries = _queries(version, settings, recent)
-    recall = recall_of(version, queries, settings.canary_k)
+    try:
+        _touch(version)
+        _check_towers(version)
+        queries = _queries(version, settings, recent)
+        recall = recall_of(version, queries, settings.canary_k)
+    except BundleError:
+        raise
+    except Exception as error:  # files that fit their hashes, and not each other
+        raise BundleError(f"{folder} must answer: {type(error).__name__}: {error}; publish it again") from error
     config = version.bundle.config.index
     target = config.target_recall - _TOLERANCE if settings.canary_recall is None else settings.canary_recall
     if recall < target:

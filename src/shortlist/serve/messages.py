@@ -110,6 +110,18 @@ class EventBatch(Message, frozen=True):
     events: Annotated[list[Event], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
 
 
+class ForgetRequest(Message, frozen=True):
+    """Whose events are to be deleted."""
+
+    user: Id
+
+
+class Forgotten(Message, frozen=True, omit_defaults=False):
+    """How many events of the user were deleted. What was published of the user does not count any more either."""
+
+    events: int
+
+
 class ItemBatch(Message, frozen=True):
     """New or changed items: rows of the items table, its id column included."""
 

@@ -53,7 +53,8 @@ class Metrics:
         self._cells[self._row + self._counters[counter]] += amount
 
     def text(self, gauges: Mapping[str, Any]) -> bytes:
-        """All numbers, and `gauges`: numbers and texts of now; a text becomes a label of `shortlist_info`."""
+        """All numbers, and `gauges`: numbers and texts of now. A text becomes a label of `shortlist_info`; a group of things with
+        numbers each (`sources`: name: {calls: 3}) becomes one gauge a number, labelled with their names."""
         rows = range(0, len(self._cells) - self._width + 1, self._width)
         sums = [sum(self._cells[row + place] for row in rows) for place in range(self._width)]
         return "".join(f"{line}\n" for line in self._lines(sums, gauges)).encode()
@@ -77,6 +78,10 @@ class Metrics:
         for name, number in numbers.items():
             yield from _head(f"shortlist_{name}", "gauge", "State of the worker that answers.")
             yield f"shortlist_{name} {number!r}"
+        for group, things in gauges.items():
+            for name in sorted({name for thing in things.values() for name in thing}) if isinstance(things, dict) else ():
+                yield from _head(f"shortlist_{group}_{name}", "gauge", "State of the worker that answers.")
+                yield from (f'shortlist_{group}_{name}{{name="{_escaped(label)}"}} {thing[name]:g}' for label, thing in things.items())
         labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in gauges.items() if isinstance(value, str))
         yield from _head("shortlist_info", "gauge", "What is served.")
         yield f"shortlist_info{{{labels}}} 1"

@@ -21,8 +21,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from shortlist.serve.app import ENTERED, JSON_TYPE, TOO_BUSY, App
+from shortlist.serve.app import ENTERED, TOO_BUSY, App
 from shortlist.serve.refusals import RETRY_AFTER, Headers, problem_body
+from shortlist.serve.requests import JSON_TYPE
 from shortlist.serve.routes import GATED, Lane, Route
 
 _RESET = struct.pack("ii", 1, 0)  # close without keeping what was not read

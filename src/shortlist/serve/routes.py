@@ -18,6 +18,8 @@ from shortlist.serve.keys import Role
 from shortlist.serve.messages import (
     Accepted,
     EventBatch,
+    ForgetRequest,
+    Forgotten,
     Id,
     ItemBatch,
     ItemIds,
@@ -145,6 +147,17 @@ ROUTES = (
         EventBatch,
         Accepted,
         _recorded,
+    ),
+    Route(
+        "DELETE",
+        "/users",
+        "forget_user",
+        "Deletes what a user chose",
+        Role.WRITE,
+        Lane.WRITES,
+        ForgetRequest,
+        Forgotten,
+        lambda service, request: Forgotten(events=service.forget_user(request.user)),
     ),
     Route(
         "PUT",

@@ -171,7 +171,7 @@ def _serve_one(serving: Serving, listener: socket.socket, memory: mmap.mmap, wor
         timeout_graceful_shutdown=int(serving.limits.drain_longest_s) or 1,
     )
     server = Server(config, app, is_one_of_several=serving.workers > 1)
-    log.say("listening", pid=os.getpid(), worker=worker)
+    log.say("started", pid=os.getpid(), worker=worker)
     server.run(sockets=[listener])
     log.say("stopped", pid=os.getpid(), worker=worker)
     if server.failure is not None:

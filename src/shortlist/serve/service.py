@@ -27,6 +27,7 @@ class Service:
 
     def __init__(self, store: Path, settings: ServeSettings) -> None:
         """Raises BundleError where no version is live or it is refused; ConfigError for settings that cannot be."""
+        self._settings = settings
         self._recent: deque[RecommendRequest] = deque(maxlen=settings.warm_queries)
         keys = open_user_keys(Path(settings.user_key) if settings.user_key else store / USER_KEY)
         self._events = EventStore(settings.events or f"sqlite:///{store / EVENTS}", keys, write_s=settings.events_write_s)
@@ -101,23 +102,31 @@ class Service:
         return self._live.compact()
 
     def facts(self) -> dict[str, Any]:
-        """Gauges: what is live, how full it is, and what is wrong."""
+        """Gauges (numbers, and texts that say what is served): what is live and how full it is; and `problems`, in words."""
         live, pinned = self._live, self._live.pinned
-        guards = (self._answering.learned, self._answering.fresh, self._answering.events)
-        return {
+        overlay = pinned.overlay
+        facts: dict[str, Any] = {
             "version": pinned.version.name,
-            "items": pinned.overlay.sealed - len(pinned.overlay.hidden) + len(pinned.overlay),
-            "overlay_items": len(pinned.overlay),
-            "tombstones": len(pinned.overlay.hidden),
-            "journal_bytes": live.journal_bytes,
-            "journal_fault": live.fault,
-            "left_out_items": live.left_out,
             "index_kind": pinned.version.bundle.index.kind,
             "index_recall": live.recall,
+            "items": overlay.sealed - len(overlay.hidden) + len(overlay),
+            "overlay_items": len(overlay),
+            "overlay_limit": self._settings.overlay_items,
+            "tombstones": len(overlay.hidden),
+            "journal_bytes": live.journal_bytes,
+            "journal_faulty": live.fault is not None,
+            "left_out_items": live.left_out,
             "switches": live.switches,
-            "refused": live.refused,
-            "sources": {guard.name: {"calls": guard.calls, "failed": guard.failed, "resting": guard.is_resting} for guard in guards},
+            "refusals": live.refusals,
         }
+        for guard in (self._answering.learned, self._answering.fresh, self._answering.events):
+            facts |= {
+                f"{guard.name}_calls": guard.calls,
+                f"{guard.name}_failed": guard.failed,
+                f"{guard.name}_late": guard.late,
+                f"{guard.name}_resting": guard.is_resting,
+            }
+        return {**facts, "problems": {"refused": live.refused, "journal": live.fault}}
 
     def close(self) -> None:
         """Nothing comes back: threads and connections end."""

@@ -22,6 +22,7 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     learned_deadline_s: Seconds = 0.05  # query tower and index
     fresh_deadline_s: Seconds = 0.02  # the overlay of new items
+    isolate_sources: bool = False  # learned and fresh on threads of their own from the first request: even a first hang is cut
     breaker_failures: Count = 5  # so many failures in a row switch a source off
     breaker_s: Seconds = 5.0  # until it is tried again
 
