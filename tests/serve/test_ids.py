@@ -1,0 +1,63 @@
+"""Ids to rows and back: what a dictionary says, for integers and strings, few and many."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shortlist.errors import BadRequestError
+from shortlist.serve.ids import HashedIds, IdTable, IntegerIds, KeptIds, open_ids
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+TABLES = {"integers": (IntegerIds, INTEGERS), "kept": (KeptIds, st.text(max_size=5)), "hashed": (HashedIds, st.text(max_size=5))}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_rows_and_ids_are_those_of_a_dictionary(name: str, data: st.DataObject) -> None:
+    kind, values = TABLES[name]
+    ids = data.draw(st.lists(values, unique=True, max_size=40))
+    asked = data.draw(st.lists(values | st.sampled_from(ids) if ids else values, max_size=20))
+    series = pl.Series("id", ids, dtype=pl.Int64 if name == "integers" else pl.String)
+    table: IdTable = kind(series.to_numpy() if name == "integers" else series, "item")
+    place = {value: row for row, value in enumerate(ids)}
+    assert len(table) == len(ids)
+    assert table.rows_of(asked).tolist() == [place.get(value, -1) for value in asked]
+    assert [table.row_of(value) for value in asked] == [place.get(value, -1) for value in asked]
+    known = [value for value in asked if value in place]
+    assert table.ids_of(table.rows_of(known)) == known
+    in_order: IdTable = kind(series.sort().to_numpy() if name == "integers" else series.sort(), "item")
+    assert [in_order.place_of(value) for value in asked] == [sum(other < value for other in ids) for value in asked]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_ids_of_another_type_are_refused_without_being_repeated(name: str) -> None:
+    kind, _ = TABLES[name]
+    series = pl.Series([1, 2]) if name == "integers" else pl.Series(["a", "b"])
+    table: IdTable = kind(series.to_numpy() if name == "integers" else series, "user")
+    fitting, other = (1, "alice@example.org") if name == "integers" else ("a", 4711)
+    wanted = "an integer" if name == "integers" else "a string"
+    for value in (other, True, 1.5, None, ["a"]):
+        with pytest.raises(
+            BadRequestError, match=f"ids of users must be of the version's type, {wanted}: got {type(value).__name__}"
+        ) as refused:
+            table.rows_of([fitting, value])  # type: ignore[list-item]
+        assert "alice" not in str(refused.value) and "4711" not in str(refused.value)
+
+
+def test_an_integer_larger_than_any_id_is_unknown() -> None:
+    table = open_ids(pl.Series([5, 2**63 - 1]), "item")
+    assert table.rows_of([2**63, -(2**70), 5, 2**63 - 1]).tolist() == [-1, -1, 0, 1]
+
+
+@pytest.mark.parametrize("kind", [KeptIds, HashedIds])
+def test_text_that_no_table_can_hold_is_unknown(kind: type[KeptIds | HashedIds]) -> None:
+    assert kind(pl.Series(["a", "\ufffd"]), "item").rows_of(["\ud800", "a"]).tolist() == [-1, 0]
+
+
+def test_many_strings_keep_no_objects() -> None:
+    assert isinstance(open_ids(pl.Series([f"i{row}" for row in range(300_001)]), "item"), HashedIds)
+    assert isinstance(open_ids(pl.Series(["a"]), "item"), KeptIds)
