@@ -105,6 +105,29 @@ def test_blocks_do_not_matter(trained: Trainer, dataset: Dataset, monkeypatch: p
     assert again == pytest.approx(loss, abs=1e-6)
 
 
+def test_a_corpus_encoded_into_another_ones_memory_is_the_same(trained: Trainer, dataset: Dataset) -> None:
+    learner = trained.learner
+    corpus = encode_corpus(learner.model, learner.tables.weights, dataset.item_features)
+    other = Corpus(np.full_like(corpus.embedding, np.nan), np.full_like(corpus.vector, np.nan))
+    found = encode_corpus(learner.model, learner.tables.weights, dataset.item_features, into=other)
+    assert found is other
+    assert np.array_equal(found.embedding, corpus.embedding) and np.array_equal(found.vector, corpus.vector)
+
+
+def test_the_number_of_threads_changes_no_byte_and_stays_as_it_was(trained: Trainer, dataset: Dataset) -> None:
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            found.append(encoded(trained, dataset))
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+    (one, queries_of_one), (three, queries_of_three) = found
+    assert one.vector.tobytes() == three.vector.tobytes() and one.embedding.tobytes() == three.embedding.tobytes()
+    assert queries_of_one.tobytes() == queries_of_three.tobytes()
+
+
 def test_a_catalogue_encoded_by_blocks_has_the_vectors_of_the_corpus(
     trained: Trainer, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

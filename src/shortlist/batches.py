@@ -8,7 +8,7 @@ beside the step that uses the one before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -112,7 +112,7 @@ class BatchMaker:
     def make(self, step: int) -> Batch:
         """The batch of step `step`."""
         rng = np.random.default_rng((self.seed, 2, step))
-        chosen = self.examples.take(np.sort(self.example_rows(step)))
+        chosen = self._timeless.take(np.sort(self.example_rows(step)))
         return self.assemble(chosen, self.negatives.sample(rng), rng)
 
     def assemble(self, examples: Examples, index_rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
@@ -182,6 +182,11 @@ class BatchMaker:
             owner = np.repeat(np.arange(size), width)
             hidden[:, columns - size * width :] |= np.arange(size)[:, None] != owner
         return hidden if hidden.any() else None
+
+    @cached_property
+    def _timeless(self) -> Examples:
+        """The examples without their times, at which no batch looks: what is not read of memory-mapped arrays takes no memory."""
+        return replace(self.examples, time=np.broadcast_to(np.int64(0), len(self.examples)))
 
     @cached_property
     def _known(self) -> KnownItems:

@@ -36,10 +36,13 @@ class Corpus:
     vector: NDArray[np.float32]  # (M, S) what is searched; S = D, or D + 1 with item biases
 
 
-def encode_corpus(model: TwoTower, tables: Tables, item_features: dict[str, FeatureArray]) -> Corpus:
-    """All items. A bias b becomes a last coordinate T b, which every query meets with 1: the search stays one product."""
+def encode_corpus(model: TwoTower, tables: Tables, item_features: dict[str, FeatureArray], *, into: Corpus | None = None) -> Corpus:
+    """All items. A bias b becomes a last coordinate T b, which every query meets with 1: the search stays one product.
+
+    into   an encoded corpus of the same shape, which is overwritten; None: new memory, which the system has to find and clear first
+    """
     count = len(next(iter(item_features.values())))
-    corpus = Corpus(*(np.empty((count, width), np.float32) for width in _widths(model)))
+    corpus = Corpus(*(np.empty((count, width), np.float32) for width in _widths(model))) if into is None else into
 
     def encode(rows: slice) -> None:
         _fill(corpus, rows, model, tables, {name: column.cut(rows) for name, column in item_features.items()})
