@@ -136,7 +136,7 @@ class KeptIds(IdTable):
 
     def place_of(self, asked: Id) -> int:
         """How many ids have lesser code points."""
-        return bisect_left(self._ids, asked)  # type: ignore[type-var]  # all are strings
+        return bisect_left(self._ids, asked)
 
     def _found(self, asked: Sequence[Id]) -> Rows:
         row_of = self._rows.get
