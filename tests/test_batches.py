@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import HISTORY_LAST, ITEMS, small_dataset
 
-from shortlist.batches import Batch, BatchMaker, Features, compact, localise
+from shortlist.batches import Batch, BatchMaker, Features, _epoch_order, compact, localise
 from shortlist.dataset import Dataset, open_examples
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.frequency import exact_frequency
@@ -258,3 +258,10 @@ def test_memory_mapped_examples_give_the_same_batches(dataset: Dataset, tmp_path
     dataset.train.save(folder)
     maker = maker_of(dataset, id_dropout=0.2, history_dropout=0.2)
     assert content(replace(maker, examples=open_examples(folder)).make(5)) == content(maker.make(5))
+
+
+def test_the_order_of_an_epoch_is_the_same_permutation_in_half_the_memory() -> None:
+    for epoch in (0, 5):
+        order = _epoch_order(3, epoch, 1009)
+        assert order.dtype == np.int32
+        assert order.tolist() == np.random.default_rng((3, 1, epoch)).permutation(1009).tolist()

@@ -52,26 +52,12 @@ def test_integer_ids_are_sorted_by_value(tmp_path: Path) -> None:
 
 @STEADY
 @given(st.sets(st.text(max_size=3), min_size=1, max_size=41), st.lists(st.none() | st.text(max_size=3), max_size=17))
-def test_both_ways_of_finding_rows_agree_with_a_dictionary_for_strings(known: set[str], asked: list[str | None]) -> None:
+def test_rows_agree_with_a_dictionary(known: set[str], asked: list[str | None]) -> None:
     table = Catalogue(pl.DataFrame({"id": sorted(known, key=str.encode)}), "id", "x")
     rows = {value: row for row, value in enumerate(table.ids)}
-    series = pl.Series(asked, dtype=pl.String)
     expected = [rows.get(value, -1) for value in asked]
-    assert table._rows_by_join(series).tolist() == expected
-    assert table._rows_by_halving(series).tolist() == expected
-    assert table.rows_of(series).tolist() == expected
+    assert table.rows_of(pl.Series(asked, dtype=pl.String)).tolist() == expected
     assert [table.row_of(value) for value in asked] == expected
-
-
-@STEADY
-@given(st.sets(st.integers(-50, 50), min_size=1, max_size=41), st.lists(st.none() | st.integers(-60, 60), max_size=17))
-def test_both_ways_of_finding_rows_agree_with_a_dictionary_for_integers(known: set[int], asked: list[int | None]) -> None:
-    table = catalogue_of(sorted(known))
-    rows = {value: row for row, value in enumerate(sorted(known))}
-    series = pl.Series(asked, dtype=pl.Int64)
-    expected = [rows.get(value, -1) if value is not None else -1 for value in asked]
-    assert table._rows_by_join(series).tolist() == expected
-    assert table._rows_by_halving(series).tolist() == expected
 
 
 def test_rows_are_int64_and_few_ids_in_a_large_catalogue_are_found() -> None:

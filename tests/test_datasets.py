@@ -334,7 +334,7 @@ def test_settings_that_the_user_changed_are_kept(tmp_path: Path, world: World) -
 
 
 def test_unknown_names_and_options_of_other_datasets_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="one of movielens-1m, movielens-100k, movietweetings, online-retail, debian; got 'netflix'"):
+    with pytest.raises(FetchError, match="one of movielens-1m, movielens-100k, movietweetings, online-retail, debian, synthetic; got"):
         fetch.fetch_project("netflix", tmp_path, console=quiet())
     with pytest.raises(FetchError, match="keep_same_source must go with a dataset that has it; movielens-1m has no options"):
         fetch.fetch_project("movielens-1m", tmp_path, console=quiet(), keep_same_source=True)

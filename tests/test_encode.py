@@ -14,7 +14,8 @@ from small_project import ITEMS, small_dataset
 from shortlist import encode
 from shortlist.batches import Batch
 from shortlist.dataset import Dataset
-from shortlist.encode import Corpus, encode_corpus, encode_queries, full_corpus_loss
+from shortlist.encode import Corpus, encode_catalogue, encode_corpus, encode_queries, full_corpus_loss
+from shortlist.id_places import row_blocks
 from shortlist.towers import EncodedItems, batch_table_rows
 from shortlist.train import Trainer
 
@@ -59,9 +60,8 @@ def encoded(trainer: Trainer, dataset: Dataset) -> tuple[Corpus, NDArray[np.floa
     return corpus, queries
 
 
-def blocks_of_five(count: int, size: int = 5) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, count, 5):
-        yield np.arange(start, min(start + 5, count))
+def blocks_of_five(count: int, size: int) -> Iterator[slice]:
+    return row_blocks(count, 5)
 
 
 def test_the_corpus_has_the_item_vectors_of_training(trained: Trainer, dataset: Dataset) -> None:
@@ -96,13 +96,24 @@ def test_blocks_do_not_matter(trained: Trainer, dataset: Dataset, monkeypatch: p
     corpus, queries = encoded(trained, dataset)
     log_weight = np.zeros(ITEMS, np.float32)
     loss = full_corpus_loss(trained.learner.model, trained.learner.tables.weights, dataset, dataset.train, log_weight)
-    monkeypatch.setattr(encode, "_blocks", blocks_of_five)
+    monkeypatch.setattr(encode, "row_blocks", blocks_of_five)
     by_fives, queries_by_fives = encoded(trained, dataset)
     np.testing.assert_allclose(by_fives.embedding, corpus.embedding, atol=1e-6)
     np.testing.assert_allclose(by_fives.vector, corpus.vector, atol=1e-6)
     np.testing.assert_allclose(queries_by_fives, queries, atol=1e-6)
     again = full_corpus_loss(trained.learner.model, trained.learner.tables.weights, dataset, dataset.train, log_weight)
     assert again == pytest.approx(loss, abs=1e-6)
+
+
+def test_a_catalogue_encoded_by_blocks_has_the_vectors_of_the_corpus(
+    trained: Trainer, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = trained.learner
+    monkeypatch.setattr(encode, "_ITEMS_AT_ONCE", 11)  # 53 items: four blocks and a last one of 9
+    found = encode_catalogue(learner.model, learner.tables.weights, dataset.item_encoder, dataset.items.frame)
+    corpus = encode_corpus(learner.model, learner.tables.weights, dataset.item_features)
+    np.testing.assert_allclose(found.embedding, corpus.embedding, atol=1e-6)
+    np.testing.assert_allclose(found.vector, corpus.vector, atol=1e-6)
 
 
 def test_no_queries_are_no_vectors_of_the_right_width(trained: Trainer, dataset: Dataset) -> None:

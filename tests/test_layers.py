@@ -25,6 +25,10 @@ ORDER = (
     "__init__",
     "errors",
     "config",
+    "id_places",
+    "user_order",
+    "array_files",
+    "parquet_blocks",
     # the tables users bring
     "instants",
     "csv_files",
@@ -51,6 +55,7 @@ ORDER = (
     "protocols/release",
     "protocols/configured",
     "queries",
+    "histories",
     "dataset",
     # learning
     "frequency",
@@ -195,6 +200,8 @@ ORDER = (
     "datasets/online_retail",
     "datasets/debian_texts",
     "datasets/debian",
+    "datasets/synthetic_texts",
+    "datasets/synthetic",
     "datasets/fetch",
     # the terminal
     "report/training",

@@ -143,6 +143,22 @@ def test_between_takes_its_start_and_not_its_end(tmp_path: Path) -> None:
     assert log.between(40_000_001, 50_000_000).facts["rows"] == 0
 
 
+def test_a_window_of_a_window_still_knows_the_rows_of_the_file(tmp_path: Path) -> None:
+    log = events(tmp_path, {"item_id": range(7), "u": [1] * 7, "at": range(10, 80, 10)}, user="u", time="at")
+    assert log.places.rows is None  # it was in order: nothing to remember
+    part = log.between(20_000_000, 70_000_000).between(30_000_000, 60_000_000)
+    assert part.frame["item"].to_list() == [2, 3, 4]
+    assert [part.place(row) for row in range(3)] == [f"events.parquet row {row}" for row in (3, 4, 5)]
+    kept = part.leave_out(pl.Series([False, True, False]), "for this test")
+    assert [kept.place(row) for row in range(2)] == ["events.parquet row 3", "events.parquet row 5"]
+
+
+def test_the_order_by_user_needs_users(tmp_path: Path) -> None:
+    log = events(tmp_path, {"item_id": [1], "s": [2]}, seed="s")
+    with pytest.raises(ConfigError, match=r"an order by user needs users.*name \[columns\] user"):
+        _ = log.user_order
+
+
 def test_facts_are_counted_by_hand(tmp_path: Path) -> None:
     log = events(
         tmp_path,

@@ -47,6 +47,7 @@ def test_events_of_unknown_items_are_left_out_and_counted(tmp_path: Path) -> Non
     project = open_project(settings(tmp_path, events))
     assert project.left_out == {"item not in the items table": 3}
     assert project.log.frame["item"].to_list() == ["a"]
+    assert project.facts["rows"] == len(project.log) and len(project.facts) == len(list(project.facts))
     assert (project.facts["rows"], project.facts["unknown_items"], project.facts["items_without_event"]) == (1, 2, 2)
 
 

@@ -13,6 +13,7 @@ from small_project import SilentLog, silent, small_project
 from shortlist.config import TrainSettings
 from shortlist.dataset import make_dataset
 from shortlist.errors import BundleError, ConfigError
+from shortlist.parquet_blocks import write_parquet_blocks
 from shortlist.run import last_choices, open_run, split_validation, train_run
 
 
@@ -67,7 +68,10 @@ def test_validation_takes_the_latest_examples_where_there_is_time_and_random_one
 def test_last_choices_are_each_users_newest_oldest_first(tmp_path: Path) -> None:
     project = small_project(tmp_path)
     frame = project.log.frame
-    choices = last_choices(project.log, 4)
+    blocks = last_choices(project.log, 4, ids=project.items.ids, item_row=project.items.rows32_of(frame["item"]))
+    write_parquet_blocks(tmp_path / "choices.parquet", blocks)
+    choices = pl.read_parquet(tmp_path / "choices.parquet")
+    assert choices.schema == {"user": pl.Int64, "history": pl.List(pl.String)}
     assert choices["user"].null_count() == 0 and choices["user"].n_unique() == choices.height
     for user, history in choices.iter_rows():
         assert history == frame.filter(pl.col("user") == user)["item"].to_list()[-4:]

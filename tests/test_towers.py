@@ -143,7 +143,7 @@ def test_a_fresh_bias_is_the_log_of_how_often_the_item_was_chosen(built: Built) 
 
 
 def test_the_content_adds_to_the_bias_of_the_id(built: Built) -> None:
-    made = trainer(built)
+    made = trainer(built, popularity="learned")
     weight = made.learner.model.item.bias
     assert weight is not None
     ids = built[0].item_features["item_id"]

@@ -31,7 +31,7 @@ from shortlist.protocols.configured import splits
 from shortlist.protocols.rolling import latest_window
 from shortlist.protocols.split import Split
 from shortlist.report.provenance import how_made
-from shortlist.run import Run, train_run
+from shortlist.run import Run, prepare_run, train_prepared, train_run
 from shortlist.train import TrainLog
 
 LogTo = Callable[[Path, str], AbstractContextManager[TrainLog]]
@@ -92,7 +92,9 @@ def backtest(
 
 def train_latest(project: Project, folder: Path, *, log_to: LogTo) -> Run:
     """The run of the latest window, to be published: nothing is held out but what early stopping looks at."""
-    return train_run(project, latest_window(project.log, project.config), folder, log_to=lambda path: log_to(path, "training"))
+    run = prepare_run(project, latest_window(project.log, project.config), folder)
+    del project  # where nobody else holds it, its log is gone before training begins
+    return train_prepared(run, log_to=lambda path: log_to(path, "training"))
 
 
 @dataclass(frozen=True)

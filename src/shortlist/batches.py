@@ -21,6 +21,7 @@ from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, CategoryEncoder
 from shortlist.masks import KnownItems, known_items, same_query_cells
 from shortlist.negatives import MixedNegatives, Negatives
 from shortlist.queries import Queries
+from shortlist.user_order import INT32_ROWS
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class BatchMaker:
         """Batches in a pass: as few as hold every example, of sizes that differ by at most one."""
         return -(-len(self.examples) // self.batch_size)
 
-    def example_rows(self, step: int) -> NDArray[np.int64]:
+    def example_rows(self, step: int) -> NDArray[np.signedinteger]:
         """(B,) which examples step `step` (from 0, running on over epochs) learns from: a seeded shuffle per epoch."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = _epoch_order(self.seed, epoch, len(self.examples))
@@ -199,10 +200,12 @@ class BatchMaker:
         return {**items, name: Ids(np.where(rng.random(len(ids)) < self.id_dropout, hidden, ids.values))}
 
 
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """(count,) the order of one pass; kept, because every step of the pass asks for it."""
-    return np.random.default_rng((seed, 1, epoch)).permutation(count)
+@lru_cache(maxsize=1)
+def _epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.signedinteger]:
+    """(count,) the order of one pass; kept, because every step of the pass asks for it. 32-bit where it fits."""
+    rows: NDArray[np.signedinteger] = np.arange(count, dtype=np.int32 if count < INT32_ROWS else np.int64)
+    np.random.default_rng((seed, 1, epoch)).shuffle(rows)
+    return rows
 
 
 def _distinct_items(

@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "public data -> a project folder with a ready shortlist.toml",
         "shortlist fetch movielens-1m --to movielens",
     )
-    fetch.add_argument("dataset", help="movielens-1m, movielens-100k, movietweetings, online-retail or debian")
+    fetch.add_argument("dataset", help="movielens-1m, movielens-100k, movietweetings, online-retail, debian or synthetic")
     fetch.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the project folder to make")
     fetch.add_argument(
         "--from",
@@ -60,6 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="movietweetings, online-retail: a local folder that holds the publisher's files",
     )
     fetch.add_argument("--keep-same-source", action="store_true", help="debian: keep pairs of packages built from one source")
+
+    for size, what in (("events", "rows of the log"), ("items", "rows of the catalogue"), ("seed", "another made-up shop")):
+        fetch.add_argument(f"--{size}", type=_positive, metavar="N", help=f"synthetic: {what}")
 
     check = _command(commands, "check", _check, "validate the data and print what will be used", "shortlist check movielens/shortlist.toml")
     _config_options(check)
@@ -241,8 +244,14 @@ def _fetch(options: argparse.Namespace) -> None:
     from shortlist.datasets.fetch import fetch_project
     from shortlist.progress import stderr_console
 
+    sizes = {name: getattr(options, name) for name in ("events", "items", "seed") if getattr(options, name) is not None}
     path = fetch_project(
-        options.dataset, options.to, console=stderr_console(), keep_same_source=options.keep_same_source, files=options.files
+        options.dataset,
+        options.to,
+        console=stderr_console(),
+        keep_same_source=options.keep_same_source,
+        files=options.files,
+        sizes=sizes,
     )
     print(path)
 
@@ -258,11 +267,10 @@ def _check(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from shortlist.backtest import train_latest
 
-    project = _open_project(options)
     if options.sequential:
-        _train_sequentially(project, options)
+        _train_sequentially(_open_project(options), options)
         return
-    run = train_latest(project, options.out, log_to=_log_to)
+    run = train_latest(_open_project(options), options.out, log_to=_log_to)  # no name here holds the log while it trains
     if options.json:
         _print_json(run.facts)
     else:

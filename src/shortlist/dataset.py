@@ -6,23 +6,31 @@ events before its own instant; with `ties = "in_order"`, from the rows above it 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote, unquote
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from shortlist.array_files import GrowingArrays, open_array_files
 from shortlist.catalogue import Catalogue
 from shortlist.config import Config, FeatureSettings, feature_settings
-from shortlist.errors import ConfigError
+from shortlist.errors import ConfigError, DataError
 from shortlist.features.arrays import FeatureArray, columns_from_flat, flat_arrays
 from shortlist.features.encoder import TableEncoder, fit_encoder
+from shortlist.histories import Histories, derived_histories, histories_by_user, instants
+from shortlist.id_places import row_blocks
 from shortlist.log import EventLog
 from shortlist.project import Project, feature_column
 from shortlist.protocols.split import Split
 from shortlist.queries import NONE_ROW, Queries, QueryEncoder, without_seed
+
+__all__ = ["Dataset", "Examples", "assemble_dataset", "count_rows", "derived_histories", "make_dataset", "open_examples"]
+CONTEXT = "context."  # before the names of context features
+BAG_OFFSETS, BAG_VALUES = ".bag.offsets", ".bag.values"
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,15 @@ class Examples:
         return Examples(self.queries.take(rows), self.item_row[rows], self.weight[rows], self.time[rows], self.asker[rows])
 
     def save(self, folder: Path) -> None:
-        """Writes one .npy file an array into `folder`, which is made; numbered, because the order of features is part of a model."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, (name, array) in enumerate(self.arrays().items()):
-            np.save(folder / f"{number:04d} {quote(name, safe=' ')}.npy", array, allow_pickle=False)
+        """Writes one .npy file an array into `folder`, which is made."""
+        files = GrowingArrays(folder)
+        for name, array in self.arrays().items():
+            files.append(name, array)
+        files.finished()
+
+    def cut(self, rows: slice) -> Examples:
+        """The examples of a range of rows, without a copy."""
+        return Examples(self.queries.cut(rows), self.item_row[rows], self.weight[rows], self.time[rows], self.asker[rows])
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """All that the examples are, by name."""
@@ -61,16 +74,18 @@ class Examples:
             "history_items": queries.history_items,
             "history_start": queries.history_start,
             "history_end": queries.history_end,
-            **{f"context.{name}": array for name, array in flat_arrays(queries.context).items()},
+            **{f"{CONTEXT}{name}": array for name, array in flat_arrays(queries.context).items()},
         }
 
 
 def open_examples(folder: Path) -> Examples:
-    """The examples that `Examples.save` wrote, memory-mapped: opening costs nothing, rows are read as they are taken."""
-    files = sorted(folder.glob("*.npy"))
-    arrays = {unquote(path.stem.partition(" ")[2]): np.load(path, mmap_mode="r", allow_pickle=False) for path in files}
-    prefix = "context."
-    context = columns_from_flat({name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)})
+    """The examples that `Examples.save` wrote, memory-mapped."""
+    return _examples_of(open_array_files(folder))
+
+
+def _examples_of(arrays: Mapping[str, NDArray[Any]]) -> Examples:
+    """The examples whose `arrays` these are."""
+    context = columns_from_flat({name[len(CONTEXT) :]: array for name, array in arrays.items() if name.startswith(CONTEXT)})
     seed, user = arrays["seed_row"], arrays["user_row"]
     queries = Queries(seed, user, arrays["history_items"], arrays["history_start"], arrays["history_end"], context)
     return Examples(queries, arrays["item_row"], arrays["weight"], arrays["time"], arrays["asker"])
@@ -91,16 +106,20 @@ class Dataset:
 
     def encode_split(self, split: Split, config: Config) -> Examples:
         """The tested events of `split` as queries with their answers, encoded as in training."""
-        examples = _examples(split.log, config, self.items, self.users, self.query_encoder, split.remembered)
+        item_row = self.items.rows32_of(split.log.frame["item"])
+        examples = _Maker(config, self.items, self.users, self.query_encoder).examples(split.log, item_row, split.remembered)
         return examples.take(np.flatnonzero(split.test))
 
 
-def make_dataset(project: Project, train_log: EventLog) -> Dataset:
-    """The dataset of one training window. Only `train_log` is looked at for vocabularies, statistics and counts."""
+def make_dataset(project: Project, train_log: EventLog, *, folder: Path | None = None) -> Dataset:
+    """The dataset of one training window. Only `train_log` is looked at for vocabularies, statistics and counts.
+
+    folder   where the examples are written, block by block, to be read from there; None keeps them in memory
+    """
     config, items, users = project.config, project.items, project.users
-    item_rows = items.rows_of(train_log.frame["item"])
+    item_row = items.rows32_of(train_log.frame["item"])
     chosen = np.zeros(len(items), bool)
-    chosen[item_rows] = True
+    chosen[item_row] = True
     item_encoder = fit_encoder(
         {
             name: (feature_column(name, settings, config, side="item").column, settings)
@@ -110,13 +129,33 @@ def make_dataset(project: Project, train_log: EventLog) -> Dataset:
         seen=chosen | _mentioned(train_log, items),
         chosen=chosen,
     )
-    return assemble_dataset(project, train_log, item_encoder, _fit_query_encoder(config, train_log, users))
+    query_encoder = _fit_query_encoder(config, train_log, users)
+    return _assembled(project, train_log, item_row, item_encoder, query_encoder, folder)
 
 
 def assemble_dataset(project: Project, train_log: EventLog, item_encoder: TableEncoder, query_encoder: QueryEncoder) -> Dataset:
     """The dataset of a window under encoders that were fitted elsewhere."""
+    return _assembled(project, train_log, project.items.rows32_of(train_log.frame["item"]), item_encoder, query_encoder, None)
+
+
+def count_rows(rows: NDArray[np.integer], size: int) -> NDArray[np.int64]:
+    """(size,) how often each number below `size` occurs among the rows; numpy's own would copy a 32-bit array whole."""
+    counts = np.zeros(size, np.int64)
+    for block in row_blocks(len(rows)):
+        counts += np.bincount(rows[block], minlength=size)
+    return counts
+
+
+def _assembled(
+    project: Project,
+    train_log: EventLog,
+    item_row: NDArray[np.int32],
+    item_encoder: TableEncoder,
+    query_encoder: QueryEncoder,
+    folder: Path | None,
+) -> Dataset:
     items, users = project.items, project.users
-    train = _examples(train_log, project.config, items, users, query_encoder)
+    train = _Maker(project.config, items, users, query_encoder).examples(train_log, item_row, folder=folder)
     return Dataset(
         item_encoder,
         query_encoder,
@@ -125,7 +164,7 @@ def assemble_dataset(project: Project, train_log: EventLog, item_encoder: TableE
         item_encoder.encode(items.frame),
         query_encoder.user.encode_with_missing(users.frame) if users is not None else {},
         train,
-        np.bincount(train.item_row, minlength=len(items)),
+        count_rows(item_row, len(items)),
     )
 
 
@@ -147,7 +186,7 @@ def _fit_query_encoder(config: Config, train_log: EventLog, users: Catalogue | N
     if users is None:
         return QueryEncoder(TableEncoder({}), context, has_seed, history_last)
     seen_users = np.zeros(len(users), bool)
-    seen_rows = users.rows_of(train_log.frame["user"])
+    seen_rows = users.rows32_of(train_log.frame["user"])
     seen_users[seen_rows[seen_rows >= 0]] = True
     return QueryEncoder(fit_encoder(user_features, users.frame, seen=seen_users), context, has_seed, history_last)
 
@@ -164,60 +203,65 @@ def _refuse_other_than_role(name: str, kind: str, column: str, has_seed: bool, h
         raise ConfigError(f"a query must have one feature of kind {kind!r}: got {name!r} as a second; take one out")
 
 
-def _examples(
-    log: EventLog,
-    config: Config,
-    items: Catalogue,
-    users: Catalogue | None,
-    encoder: QueryEncoder,
-    remembered: NDArray[np.bool_] | None = None,
-) -> Examples:
-    frame = log.frame
-    count = frame.height
-    item_row = items.rows_of(frame["item"]).astype(np.int32)
-    time = frame["time"].to_numpy() if "time" in frame.columns else np.zeros(count, np.int64)
-    queries = encoder.encode(frame, items, users)
-    if "history" not in frame.columns and "user" in frame.columns and "time" in frame.columns:
-        in_order = config.columns.ties == "in_order"
-        histories, start, end = derived_histories(frame["user"], time, item_row, in_order=in_order, remembered=remembered)
-        queries = replace(queries, history_items=histories, history_start=start, history_end=end)
-        if encoder.has_seed:
-            queries = queries.looking_at_newest(without_seed(frame))
-    weight = frame["weight"].to_numpy() if "weight" in frame.columns else np.ones(count, np.float32)
-    return Examples(queries, item_row, weight, time, _askers(frame))
+@dataclass(frozen=True)
+class _Maker:
+    """Makes examples of logs: what a query may know of the past from the whole log, everything else block by block."""
+
+    config: Config
+    items: Catalogue
+    users: Catalogue | None
+    encoder: QueryEncoder
+
+    def examples(
+        self, log: EventLog, item_row: NDArray[np.int32], remembered: NDArray[np.bool_] | None = None, *, folder: Path | None = None
+    ) -> Examples:
+        """One example an event, whose item has the row `item_row` (N,); memory-mapped from `folder`, if there is one."""
+        made = GrowingArrays(folder)
+        past = self._derived(log, item_row, remembered)
+        blocks = list(row_blocks(len(log))) or [slice(0, 0)]
+        for rows in blocks:
+            self._append(made, log, rows, item_row, past)
+        if past is not None:
+            made.append("history_items", past[0])
+            del past
+        return _examples_of(made.finished())
+
+    def _derived(self, log: EventLog, item_row: NDArray[np.int32], remembered: NDArray[np.bool_] | None) -> Histories | None:
+        """What each user chose before, where the log has it: a column of its own goes before."""
+        if "history" in log.frame.columns or "user" not in log.frame.columns or "time" not in log.frame.columns:
+            return None
+        in_order = self.config.columns.ties == "in_order"
+        return histories_by_user(log.user_order, instants(log.frame["time"]), item_row, in_order=in_order, remembered=remembered)
+
+    def _append(self, made: GrowingArrays, log: EventLog, rows: slice, item_row: NDArray[np.int32], past: Histories | None) -> None:
+        """Nothing comes back: `made` holds the examples of one block more, the events `rows` of the log."""
+        frame = log.frame[rows]
+        try:
+            queries = self.encoder.encode(frame, self.items, self.users)
+        except DataError:
+            self.encoder.encode(log.frame, self.items, self.users)  # raises as well, and counts rows from the first of the log
+            raise
+        if past is not None:
+            queries = replace(queries, history_items=past[0], history_start=past[1][rows], history_end=past[2][rows])
+            if self.encoder.has_seed:
+                queries = queries.looking_at_newest(without_seed(frame))
+        count = frame.height
+        time = frame["time"].to_numpy() if "time" in frame.columns else np.zeros(count, np.int64)
+        weight = frame["weight"].to_numpy() if "weight" in frame.columns else np.ones(count, np.float32)
+        block = Examples(queries, item_row[rows], weight, time, _askers(frame)).arrays()
+        if past is not None:
+            del block["history_items"]  # of all blocks together
+        for name, array in {name: _continued(made, name, array) for name, array in block.items()}.items():
+            made.append(name, array)
 
 
-def derived_histories(
-    users: pl.Series,
-    time: NDArray[np.int64],
-    item_row: NDArray[np.int32],
-    *,
-    in_order: bool,
-    remembered: NDArray[np.bool_] | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-    """(flat item rows, starts, ends): what each event's user chose before it, oldest first.
-
-    Events come in time order. Events of one user at one instant do not see each other, unless `in_order`.
-    Events without a user have no past. Events that are not `remembered` (None = all are) are in nobody's past.
-    """
-    count = len(item_row)
-    user = _codes(users)
-    order = np.lexsort((np.arange(count), time, user))  # by user, then time, then file
-    user, moment = user[order], time[order]
-    kept = np.ones(count, bool) if remembered is None else remembered[order]
-    before = np.concatenate([[0], np.cumsum(kept)])  # (count + 1,) remembered events in front of each place
-    place = np.arange(count)
-    new_user = np.ones(count, bool)
-    new_user[1:] = user[1:] != user[:-1]
-    new_instant = new_user.copy()
-    new_instant[1:] |= moment[1:] != moment[:-1]
-    first_of_user = np.maximum.accumulate(np.where(new_user, place, 0))
-    first_of_instant = np.maximum.accumulate(np.where(new_instant, place, 0))
-    sees_until = np.where(user < 0, first_of_user, place if in_order else first_of_instant)
-    start, end = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    start[order] = before[first_of_user]
-    end[order] = before[sees_until]
-    return item_row[order][kept], start, end
+def _continued(made: GrowingArrays, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """The block of an array, positions counted from the beginning of all blocks: those of histories and of bags."""
+    if name in ("history_start", "history_end"):
+        return np.asarray(array + array.dtype.type(made.length("history_items")))
+    if name.endswith(BAG_OFFSETS) and made.length(name):
+        return np.asarray(array[1:] + made.length(name.replace(BAG_OFFSETS, BAG_VALUES)))
+    return array
 
 
 def _askers(frame: pl.DataFrame) -> NDArray[np.int64]:
@@ -233,18 +277,12 @@ def asker_numbers(ids: pl.Series) -> NDArray[np.int64]:
     return pl.select(pl.when(ids.is_not_null()).then(numbers).otherwise(NONE_ROW)).to_series().to_numpy()
 
 
-def _codes(values: pl.Series) -> NDArray[np.int64]:
-    """(n,) equal values have equal numbers from 0; null is -1."""
-    codes = values.rank("dense").cast(pl.Int64) - 1
-    return codes.fill_null(-1).to_numpy()
-
-
 def _mentioned(log: EventLog, items: Catalogue) -> NDArray[np.bool_]:
     """(M,) items that the log names as seed or in a history."""
     mentioned = np.zeros(len(items), bool)
     columns = [log.frame["seed"]] if "seed" in log.frame.columns else []
     columns += [log.frame["history"].explode(empty_as_null=False, keep_nulls=False)] if "history" in log.frame.columns else []
     for column in columns:
-        rows = items.rows_of(column)
+        rows = items.rows_of(column.unique())
         mentioned[rows[rows >= 0]] = True
     return mentioned

@@ -5,21 +5,27 @@ The vectors that come out are those that are searched: their inner product order
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
 from shortlist.dataset import Dataset, Examples
 from shortlist.features.arrays import FeatureArray
+from shortlist.features.encoder import TableEncoder
+from shortlist.id_places import row_blocks
 from shortlist.losses import full_softmax_loss
 from shortlist.queries import Queries
 from shortlist.towers import TwoTower, embed
 
 Tables = dict[str, torch.Tensor]
-_BLOCK = 4096
+_BLOCK = 2048  # entries a call of a tower: their hidden layers stay near a core
+_ITEMS_AT_ONCE = 65_536  # whose features are in memory together
+_LOSS_BLOCK, _LOGITS_AT_ONCE = 256, 1 << 26  # queries at a time, fewer for large corpora: 256 MB of logits
 
 
 @dataclass(frozen=True)
@@ -30,23 +36,64 @@ class Corpus:
     vector: NDArray[np.float32]  # (M, S) what is searched; S = D, or D + 1 with item biases
 
 
-@torch.no_grad()
 def encode_corpus(model: TwoTower, tables: Tables, item_features: dict[str, FeatureArray]) -> Corpus:
     """All items. A bias b becomes a last coordinate T b, which every query meets with 1: the search stays one product."""
     count = len(next(iter(item_features.values())))
-    embeddings, vectors = [], []
-    for rows in _blocks(count):
-        columns = {name: column.take(rows) for name, column in item_features.items()}
-        items = model.encode_items(columns, tables, len(rows))
-        embeddings.append(items.embedding.numpy())
-        vector = items.vector
-        if items.bias is not None:
-            vector = torch.cat([vector, (items.bias * model.temperature)[:, None]], dim=1)
-        vectors.append(vector.numpy())
-    return Corpus(np.concatenate(embeddings), np.concatenate(vectors))
+    corpus = Corpus(*(np.empty((count, width), np.float32) for width in _widths(model)))
+
+    def encode(rows: slice) -> None:
+        _fill(corpus, rows, model, tables, {name: column.cut(rows) for name, column in item_features.items()})
+
+    _in_threads(encode, row_blocks(count, _BLOCK))
+    return corpus
+
+
+def encode_catalogue(model: TwoTower, tables: Tables, encoder: TableEncoder, frame: pl.DataFrame) -> Corpus:
+    """All items of a table, whose features are made block by block: beside the vectors it takes the memory of some blocks."""
+    corpus = Corpus(*(np.empty((frame.height, width), np.float32) for width in _widths(model)))
+
+    def encode(rows: slice) -> None:
+        columns = encoder.encode_rows(frame, rows)
+        for inner in row_blocks(rows.stop - rows.start, _BLOCK):
+            outer = slice(rows.start + inner.start, rows.start + inner.stop)
+            _fill(corpus, outer, model, tables, {name: column.cut(inner) for name, column in columns.items()})
+
+    _in_threads(encode, row_blocks(frame.height, _ITEMS_AT_ONCE))
+    return corpus
 
 
 @torch.no_grad()
+def _fill(corpus: Corpus, rows: slice, model: TwoTower, tables: Tables, columns: dict[str, FeatureArray]) -> None:
+    """Nothing comes back: `corpus` holds the items `rows`, whose features these are."""
+    items = model.encode_items(columns, tables, rows.stop - rows.start)
+    corpus.embedding[rows] = items.embedding.numpy()
+    dim = items.vector.shape[1]
+    corpus.vector[rows, :dim] = items.vector.numpy()
+    if items.bias is not None:
+        corpus.vector[rows, dim] = (items.bias * model.temperature).numpy()
+
+
+def _in_threads(work: Callable[[slice], None], blocks: Iterable[slice]) -> None:
+    """Nothing comes back: `work` was called for every block, one thread a core with torch's operations to itself.
+
+    Threads inside every operation would wait for each other hundreds of times a second: at best a fifth slower, and on a machine
+    that is busy otherwise many times (docs/performance.md). What a block becomes does not depend on how many threads there are.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, "encode", torch.set_num_threads, (1,)) as pool:
+            for _ in pool.map(work, blocks):
+                pass
+    finally:
+        torch.set_num_threads(threads)  # what threads to come start with is one number for all
+
+
+def _widths(model: TwoTower) -> tuple[int, int]:
+    """Of an embedding and of a searched vector."""
+    dim = model.settings.hidden[-1]
+    return dim, dim + 1 if model.settings.item_bias else dim
+
+
 def encode_queries(
     model: TwoTower,
     tables: Tables,
@@ -57,21 +104,21 @@ def encode_queries(
 ) -> NDArray[np.float32]:
     """(N, S) vectors of the queries, to be searched among `Corpus.vector`; `embedding` is `Corpus.embedding`."""
     known = torch.from_numpy(embedding)
-    vectors = []
-    for rows in _blocks(len(queries)):
-        block = queries.take(rows)
+    dim = model.settings.hidden[-1]
+    encoded = np.ones((len(queries), _widths(model)[1]), np.float32)  # a bias meets 1
+
+    @torch.no_grad()
+    def encode(rows: slice) -> None:
+        block = queries.take(np.arange(rows.start, rows.stop))
         users = {name: column.take(block.user_row) for name, column in user_features.items()}
-        vectors.append(
-            model.encode_queries(
-                known,
-                torch.from_numpy(block.seed_row.astype(np.int64)),
-                torch.from_numpy(block.newest_first(model.history_last).astype(np.int64)),
-                embed(users, tables, "user") + embed(block.context, tables, "context"),
-            ).numpy()
-        )
-    encoded = np.concatenate(vectors) if vectors else np.zeros((0, embedding.shape[1]), np.float32)
-    if model.settings.item_bias:
-        encoded = np.concatenate([encoded, np.ones((len(encoded), 1), np.float32)], axis=1)
+        encoded[rows, :dim] = model.encode_queries(
+            known,
+            torch.from_numpy(block.seed_row.astype(np.int64)),
+            torch.from_numpy(block.newest_first(model.history_last).astype(np.int64)),
+            embed(users, tables, "user") + embed(block.context, tables, "context"),
+        ).numpy()
+
+    _in_threads(encode, row_blocks(len(queries), _BLOCK))
     return encoded
 
 
@@ -84,12 +131,7 @@ def full_corpus_loss(model: TwoTower, tables: Tables, dataset: Dataset, examples
     corpus = encode_corpus(model, tables, dataset.item_features)
     vectors = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
     items, offset, total = torch.from_numpy(corpus.vector), torch.from_numpy(log_weight), 0.0
-    for rows in _blocks(len(examples), 256):
-        logits = torch.from_numpy(vectors[rows]) @ items.T / model.temperature + offset  # (b, M)
-        total += len(rows) * float(full_softmax_loss(logits, torch.from_numpy(examples.item_row[rows].astype(np.int64))))
+    for rows in row_blocks(len(examples), max(1, min(_LOSS_BLOCK, _LOGITS_AT_ONCE // len(items)))):
+        logits = (torch.from_numpy(vectors[rows]) @ items.T).div_(model.temperature).add_(offset)  # (b, M)
+        total += len(logits) * float(full_softmax_loss(logits, torch.from_numpy(examples.item_row[rows].astype(np.int64))))
     return total / len(examples)
-
-
-def _blocks(count: int, size: int = _BLOCK) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, count, size):
-        yield np.arange(start, min(start + size, count))

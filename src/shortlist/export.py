@@ -18,7 +18,7 @@ from shortlist import __version__
 from shortlist.bundle import FORMAT, ITEM_INPUTS, ITEM_OUTPUTS, QUERY_INPUTS, QUERY_OUTPUTS
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.config import dump_config
-from shortlist.encode import Corpus, encode_corpus, encode_queries
+from shortlist.encode import Corpus, encode_catalogue, encode_queries
 from shortlist.errors import BundleError
 from shortlist.features.arrays import flat_arrays
 from shortlist.index.contract import Index
@@ -56,7 +56,7 @@ def publish_run(run: Run, store: Path, *, items: str | None = None) -> Published
         "user_id": None if run.users is None else run.users.id_column,
         "trained_on": {key: run.facts[key] for key in ("examples", "first_time", "last_time", "fingerprint")},
     }
-    corpus = encode_corpus(run.model, run.tables, run.item_encoder.encode(catalogue.frame))
+    corpus = encode_catalogue(run.model, run.tables, run.item_encoder, catalogue.frame)
     asked = asked_vectors(run, catalogue, corpus)
     try:
         index, facts["index"] = build_index(corpus.vector, run.config.index, asked)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import glob
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from shortlist.csv_files import read_csv_text, typed
 from shortlist.errors import DataError
+from shortlist.id_places import ROWS_AT_ONCE
 
 FORMATS = {
     ".parquet": "Parquet",
@@ -43,17 +44,22 @@ class Places:
 
     files: tuple[str, ...]
     starts: tuple[int, ...]  # the first row of each file in the concatenated frame
-    rows: Rows | None = None  # the concatenated row behind each row of the frame; None: the frame is as it was read
+    rows: Rows | None = None  # the concatenated row behind each row of the frame; None: they follow each other from `first` on
+    first: int = 0
 
     def of(self, row: int) -> str:
         """The place of row `row` of the frame, e.g. "events-2.csv row 17" (counted from 1 inside the file)."""
-        source = int(row if self.rows is None else self.rows[row])
+        source = int(self.first + row if self.rows is None else self.rows[row])
         file = int(np.searchsorted(self.starts, source, side="right")) - 1
         return f"{self.files[file]} row {source - self.starts[file] + 1}"
 
     def take(self, rows: Rows) -> Places:
         """The places after the frame was reduced or reordered to `rows`."""
-        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+        return replace(self, rows=self.first + rows if self.rows is None else self.rows[rows], first=0)
+
+    def cut(self, start: int, end: int) -> Places:
+        """The places after the frame was reduced to the rows from `start` to before `end`."""
+        return replace(self, first=self.first + start) if self.rows is None else replace(self, rows=self.rows[start:end])
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,36 +191,46 @@ def _short_names(paths: list[Path]) -> list[str]:
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
-    def read() -> pa.Table:
+    def blocks() -> Iterator[pa.Table]:
         with pq.ParquetFile(
             path, page_checksum_verification=True
         ) as file:  # not read_table: it would add columns from folder names such as day=1
-            return file.read()
+            yield file.schema_arrow.empty_table()
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+                yield pa.Table.from_batches([batch])
 
-    return _from_arrow(read, path, "Parquet")
+    return _from_arrow(blocks, path, "Parquet")
 
 
 def _read_ipc(path: Path) -> pl.DataFrame:
-    def read() -> pa.Table:
+    def blocks() -> Iterator[pa.Table]:
         with pa.OSFile(str(path)) as file:
             is_file = file.read(6) == b"ARROW1"
             file.seek(0)
-            return pa.ipc.open_file(file).read_all() if is_file else pa.ipc.open_stream(file).read_all()
+            yield pa.ipc.open_file(file).read_all() if is_file else pa.ipc.open_stream(file).read_all()
 
-    return _from_arrow(read, path, "Arrow IPC")
+    return _from_arrow(blocks, path, "Arrow IPC")
 
 
-def _from_arrow(read: Callable[[], pa.Table], path: Path, kind: str) -> pl.DataFrame:
+def _from_arrow(blocks: Callable[[], Iterator[pa.Table]], path: Path, kind: str) -> pl.DataFrame:
+    """The blocks of rows as one frame; what a block needs while it is converted is gone before the next one is read."""
+    frames = []
     try:
-        table = read().replace_schema_metadata(None)  # polars panics on damaged metadata, and needs none
-        table.validate(full=True)  # damaged offsets and text that is not UTF-8 would be followed blindly
-        table.schema.to_string()  # decodes every name, nested ones too
-        names = table.column_names
+        for block in blocks():
+            table = block.replace_schema_metadata(None)  # polars panics on damaged metadata, and needs none
+            table.validate(full=True)  # damaged offsets and text that is not UTF-8 would be followed blindly
+            table.schema.to_string()  # decodes every name, nested ones too
+            names = table.column_names
+            if len(set(names)) < len(names):
+                raise DataError(f"{path} must have columns of different names: got {names}; rename one")
+            frames.append(_frame_of(table))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{path} is truncated or not {_article(kind)} file ({reason}); write or copy it again") from None
-    if len(set(names)) < len(names):
-        raise DataError(f"{path} must have columns of different names: got {names}; rename one")
+    return pl.concat([frame for frame in frames if frame.height] or frames[:1])
+
+
+def _frame_of(table: pa.Table) -> pl.DataFrame:
     for place, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type) and field.type.tz is not None:  # the zone is a label: the instants are UTC already
             table = table.set_column(place, field.name, table[place].cast(pa.timestamp(field.type.unit, "UTC")))

@@ -18,6 +18,7 @@ from shortlist.errors import ConfigError, DataError
 from shortlist.files import Places, SourceFrame, counted, inner_type, read_frame
 from shortlist.instants import as_text
 from shortlist.times import read_time
+from shortlist.user_order import UserOrder, user_order
 
 ROLES = ("item", "user", "seed", "history", "time", "weight")
 
@@ -55,6 +56,18 @@ class EventLog:
         """What the events are like, for printing; a fact that does not apply is absent."""
         return {**_facts(self.frame), **self.read_facts}
 
+    @property
+    def span(self) -> dict[str, str]:
+        """The first and the last time, for people; empty where the log has no times."""
+        return _span(self.frame)
+
+    @cached_property
+    def user_order(self) -> UserOrder:
+        """The events user after user. Raises ConfigError where the log has no users."""
+        if "user" not in self.frame.columns:
+            raise ConfigError(f"an order by user needs users: {self.source} has no user role; name [columns] user")
+        return user_order(self.frame["user"])
+
     def place(self, row: int) -> str:
         """Where an event stands in the user's files, e.g. "events-2.csv row 17"."""
         return self.places.of(row)
@@ -63,10 +76,9 @@ class EventLog:
         """The events with start_us <= time < end_us (microseconds since 1970 UTC). Raises ConfigError where the log has no times."""
         if "time" not in self.frame.columns:
             raise ConfigError(f"splitting by time needs times: {self.source} has no time role; name [columns] time")
-        start, end = (int(edge) for edge in np.searchsorted(self.frame["time"].to_numpy(), [start_us, end_us]))
+        start, end = (int(self.frame["time"].search_sorted(edge)) for edge in (start_us, end_us))
         end = max(start, end)
-        rows = np.arange(start, end, dtype=np.int64)
-        return replace(self, frame=self.frame.slice(start, end - start), places=self.places.take(rows))
+        return replace(self, frame=self.frame.slice(start, end - start), places=self.places.cut(start, end))
 
     def leave_out(self, rows: pl.Series, reason: str) -> EventLog:
         """The log without the events where the boolean `rows` is true, counted under `reason`."""
@@ -237,14 +249,19 @@ def _facts(frame: pl.DataFrame) -> dict[str, object]:
         facts["rows_without_seed"] = frame["seed"].null_count()
     if "weight" in frame.columns:
         facts["rows_of_weight_0"] = int((frame["weight"] == 0).sum())
-    if "time" in frame.columns and frame.height:
-        facts["first_time"], facts["last_time"] = as_text(int(frame["time"][0])), as_text(int(frame["time"][-1]))
+    facts |= _span(frame)
     crowded = _at_shared_instants(frame)
     if "user" in frame.columns and "time" in frame.columns:
         facts["rows_sharing_an_instant"] = _in_groups(crowded.drop_nulls("user"), ["user", "time"])
     same = [role for role in ("user", "seed", "time", "item") if role in frame.columns]
     facts["repeated_rows"] = crowded.height - crowded.select(same).n_unique()
     return facts
+
+
+def _span(frame: pl.DataFrame) -> dict[str, str]:
+    if "time" not in frame.columns or not frame.height:
+        return {}
+    return {"first_time": as_text(int(frame["time"][0])), "last_time": as_text(int(frame["time"][-1]))}
 
 
 def _at_shared_instants(frame: pl.DataFrame) -> pl.DataFrame:

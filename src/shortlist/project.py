@@ -5,8 +5,9 @@ The one place that sees all tables at once. What each table must be alone is che
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -50,7 +51,7 @@ class Project:
     config       with features proposed where it named none
     log          the events kept; all their items are in `items`
     left_out     events left out, by reason
-    facts        what the tables are like, for printing
+    facts        what the tables are like, for printing; counted when somebody asks, which takes as long as reading a large log
     proposed     were features of either side proposed?
     """
 
@@ -59,8 +60,28 @@ class Project:
     items: Catalogue
     users: Catalogue | None
     left_out: dict[str, int]
-    facts: dict[str, object]
+    facts: Mapping[str, object]
     proposed: bool
+
+
+class CountedWhenAsked(Mapping[str, object]):
+    """Facts that are counted once, when the first of them is looked up."""
+
+    def __init__(self, count: Callable[[], dict[str, object]]) -> None:
+        self._count = count
+
+    @cached_property
+    def _counted(self) -> dict[str, object]:
+        return self._count()
+
+    def __getitem__(self, fact: str) -> object:
+        return self._counted[fact]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counted)
+
+    def __len__(self) -> int:
+        return len(self._counted)
 
 
 def open_project(config: Config) -> Project:
@@ -74,8 +95,13 @@ def open_project(config: Config) -> Project:
     log = _with_known_items(config, read, items)
     complete = propose_features(log, items, users, config)
     _check_features(complete, log, items, users)
-    facts = {**log.facts, **_facts_across(read, log, items, users), "columns_not_used": _columns_not_used(complete, log, items, users)}
-    return Project(complete, log, items, users, log.left_out, facts, proposed=complete != config)
+    unknown_items = _unknown_items(read, items) if log is not read else 0
+
+    def count() -> dict[str, object]:
+        across = _facts_across(log, items, users, unknown_items)
+        return {**log.facts, **across, "columns_not_used": _columns_not_used(complete, log, items, users)}
+
+    return Project(complete, log, items, users, log.left_out, CountedWhenAsked(count), proposed=complete != config)
 
 
 def propose_features(log: EventLog, items: Catalogue, users: Catalogue | None, config: Config) -> Config:
@@ -133,7 +159,7 @@ def describe(project: Project) -> dict[str, object]:
 
 
 def _with_known_items(config: Config, log: EventLog, items: Catalogue) -> EventLog:
-    unknown = pl.Series(items.rows_of(log.frame["item"]) < 0)
+    unknown = pl.Series(items.rows32_of(log.frame["item"]) < 0)
     rows = unknown.arg_true()
     if not len(rows):
         return log
@@ -150,6 +176,11 @@ def _with_known_items(config: Config, log: EventLog, items: Catalogue) -> EventL
             f"{items.ids[0]!r}; are these the same ids?"
         )
     return log.leave_out(unknown, NOT_IN_ITEMS)
+
+
+def _unknown_items(read: EventLog, items: Catalogue) -> int:
+    """How many distinct items of the log are not in the items table."""
+    return int((items.rows32_of(read.frame["item"].unique()) < 0).sum())
 
 
 def _by_type(frame: pl.DataFrame, prefix: str) -> Iterator[tuple[str, str | FeatureSettings]]:
@@ -293,12 +324,12 @@ def _uneven(series: pl.Series) -> pl.Series:
     return wrong.fill_null(False)
 
 
-def _facts_across(read: EventLog, log: EventLog, items: Catalogue, users: Catalogue | None) -> dict[str, object]:
+def _facts_across(log: EventLog, items: Catalogue, users: Catalogue | None, unknown_items: int) -> dict[str, object]:
     """What shows only when the tables are held against each other."""
     chosen = items.rows_of(log.frame["item"].unique())
     facts: dict[str, object] = {"items_without_event": len(items) - int((chosen >= 0).sum())}
     if log.left_out:
-        facts["unknown_items"] = read.frame["item"].n_unique() - len(chosen)
+        facts["unknown_items"] = unknown_items
     if "seed" in log.frame.columns:
         facts["rows_with_unknown_seed"] = _unknown(items, log.frame["seed"])
     if "history" in log.frame.columns:

@@ -29,8 +29,8 @@ class Queries:
     seed_row: NDArray[np.int32]  # (N,) item row, -1 = none
     user_row: NDArray[np.int32]  # (N,) users-table row, -1 = none
     history_items: NDArray[np.int32]  # (E,) item rows, shared by all queries
-    history_start: NDArray[np.int64]  # (N,)
-    history_end: NDArray[np.int64]  # (N,)
+    history_start: NDArray[np.signedinteger]  # (N,) 32-bit where it fits
+    history_end: NDArray[np.signedinteger]  # (N,)
     context: dict[str, FeatureArray] = field(default_factory=dict)  # each with N entries
 
     def __len__(self) -> int:
@@ -46,6 +46,12 @@ class Queries:
             self.history_end[rows],
             {name: column.take(rows) for name, column in self.context.items()},
         )
+
+    def cut(self, rows: slice) -> Queries:
+        """The queries of a range of rows, without a copy."""
+        context = {name: column.cut(rows) for name, column in self.context.items()}
+        start, end = self.history_start[rows], self.history_end[rows]
+        return Queries(self.seed_row[rows], self.user_row[rows], self.history_items, start, end, context)
 
     def with_item_rows(self, new_rows: NDArray[np.int32]) -> Queries:
         """The same queries, item row r now new_rows[r] (-1 = gone: no seed, not in a history); their histories their own, not shared."""
@@ -131,7 +137,7 @@ def without_seed(frame: pl.DataFrame) -> NDArray[np.bool_]:
 def _rows_of(frame: pl.DataFrame, role: str, table: Catalogue) -> NDArray[np.int32]:
     if role not in frame.columns or frame[role].dtype == pl.Null:
         return np.full(frame.height, NONE_ROW, np.int32)
-    return table.rows_of(frame[role]).astype(np.int32)
+    return table.rows32_of(frame[role])
 
 
 def _history_arrays(frame: pl.DataFrame, items: Catalogue) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:

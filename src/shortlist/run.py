@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +25,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import torch
 import xxhash
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from shortlist import __version__
+from shortlist.array_files import byte_blocks
 from shortlist.calibration import calibrate
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.checkpoint import load_tensors, save_tensors
@@ -38,10 +40,12 @@ from shortlist.config import Config, TrainSettings, dump_config, load_config
 from shortlist.dataset import Dataset, Examples, make_dataset, open_examples
 from shortlist.encode import Tables, full_corpus_loss
 from shortlist.errors import BundleError, ConfigError
-from shortlist.features.arrays import flat_arrays
+from shortlist.features.arrays import flat_arrays, ragged_positions
 from shortlist.features.encoder import TableEncoder, open_encoder
+from shortlist.id_places import ROWS_AT_ONCE
 from shortlist.log import EventLog
 from shortlist.mining import open_miner
+from shortlist.parquet_blocks import write_parquet_blocks
 from shortlist.project import Project
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
 from shortlist.towers import TwoTower
@@ -84,15 +88,46 @@ def train_run(
     log_to    opens the training log, given the file to append to
     Raises    ConfigError if the folder holds a run of other settings or other data
     """
-    dataset = dataset or make_dataset(project, train_log)
-    facts = run_facts(project.config, dataset, train_log)
-    claim(folder, facts)
+    return train_prepared(prepare_run(project, train_log, folder, dataset=dataset), log_to=log_to)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A claimed folder with everything that training needs: the log itself may be forgotten, which takes more memory than training."""
+
+    folder: Path
+    config: Config
+    dataset: Dataset  # its examples are memory-mapped files of the folder
+    facts: dict[str, Any]
+
+
+def prepare_run(project: Project, train_log: EventLog, folder: Path, *, dataset: Dataset | None = None) -> PreparedRun:
+    """All of a run but its training: the folder is claimed, its inputs and its examples are written. As `train_run` otherwise."""
+    is_new, made = not folder.exists(), folder / f"{EXAMPLES}.new"
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        dataset = make_dataset(project, train_log, folder=made) if dataset is None else _on_disk(dataset, made)
+        facts = run_facts(project.config, dataset, train_log)
+        claim(folder, facts)
+    except BaseException:
+        shutil.rmtree(folder if is_new else made, ignore_errors=True)
+        raise
+    shutil.rmtree(folder / EXAMPLES, ignore_errors=True)  # of an interrupted training
+    made.rename(folder / EXAMPLES)
     if not (folder / MODEL_FILE).exists():
         write_inputs(folder, project.config, dataset, train_log)
-        with log_to(folder / LOG_FILE) as log:
-            weights = _train(folder, project.config, dataset, log)
-        finish(folder, facts, weights)
-    return open_run(folder)
+    return PreparedRun(folder, project.config, dataset, facts)
+
+
+def train_prepared(run: PreparedRun, *, log_to: Callable[[Path], AbstractContextManager[TrainLog]]) -> Run:
+    """The finished run: trained now, resumed from its checkpoint, or opened if it was done."""
+    if (run.folder / MODEL_FILE).exists():
+        shutil.rmtree(run.folder / EXAMPLES, ignore_errors=True)
+        return open_run(run.folder)
+    with log_to(run.folder / LOG_FILE) as log:
+        weights = _train(run.folder, run.config, run.dataset, log)
+    finish(run.folder, run.facts, weights)
+    return open_run(run.folder)
 
 
 def run_facts(config: Config, dataset: Dataset, train_log: EventLog) -> dict[str, Any]:
@@ -103,8 +138,8 @@ def run_facts(config: Config, dataset: Dataset, train_log: EventLog) -> dict[str
         "items": len(dataset.items),
         "item_id": dataset.items.id_column,
         "user_id": None if dataset.users is None else dataset.users.id_column,
-        "first_time": train_log.facts.get("first_time"),
-        "last_time": train_log.facts.get("last_time"),
+        "first_time": train_log.span.get("first_time"),
+        "last_time": train_log.span.get("last_time"),
         "fingerprint": _fingerprint(config, dataset),
     }
 
@@ -140,11 +175,11 @@ def split_validation(examples: Examples, settings: TrainSettings) -> tuple[Examp
     """
     least = min(_VALIDATION_LEAST, len(examples) // 10) if settings.validation_fraction else 0
     count = min(max(int(len(examples) * settings.validation_fraction), least), settings.validation_at_most)
-    order = np.arange(len(examples))
-    if not examples.time[-1]:
-        order = np.random.default_rng((settings.seed, 4)).permutation(len(examples))
-    kept, held = order[: len(order) - count], order[len(order) - count :]
-    return examples.take(np.sort(kept)), examples.take(np.sort(held))
+    last = len(examples) - count
+    if examples.time[-1]:
+        return examples.cut(slice(0, last)), examples.cut(slice(last, len(examples)))
+    order = np.random.default_rng((settings.seed, 4)).permutation(len(examples))
+    return examples.take(np.sort(order[:last])), examples.take(np.sort(order[last:]))
 
 
 def claim(folder: Path, facts: dict[str, Any]) -> None:
@@ -163,7 +198,7 @@ def claim(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: EventLog) -> None:
-    """Writes all of a run but what training learns."""
+    """Writes all of a run but what training learns; `dataset` is the one made of `train_log`."""
     (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
     dataset.item_encoder.save(folder, "item_features")
     dataset.query_encoder.save(folder)
@@ -172,7 +207,8 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
             table.frame.write_parquet(folder / f"{name}.parquet")
     np.save(folder / POPULARITY, dataset.item_counts, allow_pickle=False)
     if "user" in train_log.frame.columns:
-        last_choices(train_log, _REMEMBERED).write_parquet(folder / "histories.parquet")
+        choices = last_choices(train_log, _REMEMBERED, ids=dataset.items.ids, item_row=dataset.train.item_row)
+        write_parquet_blocks(folder / "histories.parquet", choices)
 
 
 def keep_asked(folder: Path, examples: Examples, items: int) -> None:
@@ -183,10 +219,23 @@ def keep_asked(folder: Path, examples: Examples, items: int) -> None:
     replace(asked, queries=asked.queries.with_item_rows(np.arange(items, dtype=np.int32))).save(folder / ASKED)
 
 
-def last_choices(log: EventLog, last: int) -> pl.DataFrame:
-    """One row a user: `user`, and `history`, the list of the last items chosen, oldest first."""
-    known = log.frame.filter(pl.col("user").is_not_null())
-    return known.group_by("user", maintain_order=True).agg(pl.col("item").tail(last).alias("history"))
+def last_choices(log: EventLog, last: int, *, ids: pl.Series, item_row: NDArray[np.int32]) -> Iterator[pa.Table]:
+    """Blocks of one row a user, as they come in the log: `user`, and `history`, the list of the last items chosen, oldest first.
+
+    ids        (M,) the items
+    item_row   (n,) which of them each event chose
+    """
+    by_user, items = log.user_order, ids.to_arrow(compat_level=pl.CompatLevel.oldest())
+    ends = by_user.bounds[1:]
+    lengths = np.minimum(np.diff(by_user.bounds), last)
+    users = np.argsort(by_user.order[by_user.bounds[:-1]])
+    before = np.cumsum(lengths[users])
+    edges = np.arange(ROWS_AT_ONCE, before[-1] if len(users) else 0, ROWS_AT_ONCE)
+    for block in np.split(users, np.searchsorted(before, edges)):
+        places, offsets = ragged_positions((ends - lengths)[block], ends[block])
+        chosen = pa.DictionaryArray.from_arrays(pa.array(item_row[by_user.order[places]]), items)
+        user = by_user.users[block].to_arrow(compat_level=pl.CompatLevel.oldest())
+        yield pa.table({"user": user, "history": pa.LargeListArray.from_arrays(pa.array(offsets), chosen)})
 
 
 def finish(folder: Path, facts: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
@@ -207,9 +256,6 @@ def _write_facts(path: Path, facts: dict[str, Any]) -> None:
 def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dict[str, torch.Tensor]:
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    examples = folder / EXAMPLES
-    dataset.train.save(examples)
-    dataset = replace(dataset, train=open_examples(examples))  # from here on they are read as they are needed
     fit, validation = split_validation(dataset.train, config.train)
     keep_asked(folder, validation, len(dataset.items))
     checkpoint = folder / CHECKPOINT
@@ -226,6 +272,12 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dic
     if found:
         log.record({"step": trainer.progress.step, "calibrated": found})
     return trainer.learner.weights()
+
+
+def _on_disk(dataset: Dataset, folder: Path) -> Dataset:
+    """The dataset with its examples in files, to be read as they are needed."""
+    dataset.train.save(folder)
+    return replace(dataset, train=open_examples(folder))
 
 
 def settings_key(config: Config) -> str:
@@ -263,4 +315,5 @@ def add_examples(digest: xxhash.xxh3_128, examples: Examples) -> None:
 def add_arrays(digest: xxhash.xxh3_128, arrays: Iterable[NDArray[Any]]) -> None:
     """Takes the arrays' bytes into the digest."""
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
+        for block in byte_blocks(array):
+            digest.update(block)

@@ -70,7 +70,7 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
         ever = ever | (np.bincount(today.item_row, minlength=len(ever)) > 0)
     write_inputs(folder, project.config, dataset, split.log)
     keep_asked(folder, split_validation(dataset.train, project.config.train)[1], len(dataset.items))
-    finish(folder, {**facts, "examples": len(dataset.train), "last_time": split.log.facts.get("last_time")}, trainer.learner.weights())
+    finish(folder, {**facts, "examples": len(dataset.train), "last_time": split.log.span.get("last_time")}, trainer.learner.weights())
     return evaluation_table(tested, ranked, settings)
 
 

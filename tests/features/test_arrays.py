@@ -60,6 +60,20 @@ def test_a_bag_takes_whole_entries(lists: list[list[int]], data: st.DataObject) 
     assert lists_of(bag_of(lists).take(np.array(rows, np.int64))) == [lists[row] for row in rows]
 
 
+@STEADY
+@given(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=5), min_size=1, max_size=11), st.data())
+def test_a_range_of_rows_is_cut_as_it_would_be_taken(lists: list[list[int]], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(lists)))
+    rows = slice(start, data.draw(st.integers(start, len(lists))))
+    cut = bag_of(lists).cut(rows)
+    assert lists_of(cut) == lists[rows] and cut.offsets[0] == 0
+    numbers = np.arange(len(lists), dtype=np.int32)
+    assert Ids(numbers).cut(rows).values.tolist() == numbers[rows].tolist()
+    dense = Dense(numbers[:, None].astype(np.float32))
+    assert dense.cut(rows).values.tolist() == dense.values[rows].tolist()
+    assert np.shares_memory(dense.cut(slice(0, 1)).values, dense.values)
+
+
 def test_flat_arrays_come_back_with_their_names_shapes_and_order() -> None:
     columns: dict[str, FeatureArray] = {
         "z.dotted name": Ids(np.array([1, 2], np.int32)),

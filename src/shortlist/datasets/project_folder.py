@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +17,14 @@ import polars as pl
 from rich.console import Console
 
 from shortlist.errors import FetchError
+from shortlist.parquet_blocks import write_parquet_blocks
 
 RECORD = "fetch.json"
 SETTINGS = "shortlist.toml"
 README = "README.txt"
 TABLES = ("events", "items", "users")
 
-Options = Mapping[str, bool]
+Options = Mapping[str, bool | int]
 
 
 class TableRecord(msgspec.Struct, frozen=True):
@@ -37,7 +38,7 @@ class Record(msgspec.Struct, frozen=True):
     """What `fetch.json` holds. Not complete: a fetch began to write here and was cut short."""
 
     dataset: str
-    options: dict[str, bool]
+    options: dict[str, bool | int]
     complete: bool
     source: str
     fetched_at: str = ""  # UTC
@@ -47,9 +48,12 @@ class Record(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Project:
-    """What a fetcher hands over: tables by name (`events`, `items`, perhaps `users`) and the texts that go with them."""
+    """What a fetcher hands over: tables by name (`events`, `items`, perhaps `users`) and the texts that go with them.
 
-    tables: dict[str, pl.DataFrame]
+    A table that is larger than memory comes as blocks of rows, which are asked for as they are written.
+    """
+
+    tables: Mapping[str, pl.DataFrame | Iterable[pl.DataFrame]]
     settings: str  # the text of shortlist.toml
     readme: str  # the text of README.txt
     source: str  # where the data came from, in one line
@@ -107,11 +111,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_table(path: Path, frame: pl.DataFrame) -> TableRecord:
+def _write_table(path: Path, table: pl.DataFrame | Iterable[pl.DataFrame]) -> TableRecord:
     temporary = path.with_name(f"{path.name}.tmp")
-    frame.write_parquet(temporary, compression="zstd")
+    if isinstance(table, pl.DataFrame):
+        table.write_parquet(temporary, compression="zstd")
+        rows = table.height
+    else:
+        rows = write_parquet_blocks(temporary, (block.to_arrow(compat_level=pl.CompatLevel.oldest()) for block in table))
     os.replace(temporary, path)
-    return TableRecord(frame.height, file_sha256(path))
+    return TableRecord(rows, file_sha256(path))
 
 
 def _write_settings(path: Path, settings: str, console: Console) -> None:

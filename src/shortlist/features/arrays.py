@@ -25,6 +25,10 @@ class Ids:
         """The entries at `rows`, in that order; -1 is the last entry."""
         return Ids(self.values[rows])
 
+    def cut(self, rows: slice) -> Ids:
+        """The entries of a range of rows, without a copy."""
+        return Ids(self.values[rows])
+
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What has to be saved, by part name."""
         return {"values": self.values}
@@ -47,6 +51,12 @@ class Bag:
         positions, offsets = ragged_positions(self.offsets[rows], self.offsets[rows + 1])
         return Bag(self.values[positions], offsets, self.weights[positions])
 
+    def cut(self, rows: slice) -> Bag:
+        """The entries of a range of rows, of which only the offsets are copied."""
+        offsets = self.offsets[rows.start : rows.stop + 1]
+        inside = slice(offsets[0], offsets[-1])
+        return Bag(self.values[inside], offsets - offsets[0], self.weights[inside])
+
     def transposed(self, table_rows: int) -> Bag:
         """The same weights by table row: entry r holds the entries in which row r occurs, rising; it may hold none."""
         by_row = csr_array((self.weights, self.values, self.offsets.astype(np.int32)), shape=(len(self), table_rows)).tocsc()
@@ -68,6 +78,10 @@ class Dense:
 
     def take(self, rows: NDArray[np.integer]) -> Dense:
         """The entries at `rows`, in that order; -1 is the last entry."""
+        return Dense(self.values[rows])
+
+    def cut(self, rows: slice) -> Dense:
+        """The entries of a range of rows, without a copy."""
         return Dense(self.values[rows])
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:

@@ -56,6 +56,14 @@ class TableEncoder:
                 columns[name + BUCKET_SUFFIX] = feature.encoder.encode_buckets(values)
         return columns
 
+    def encode_rows(self, frame: pl.DataFrame, rows: slice) -> dict[str, FeatureArray]:
+        """As `encode`, of some rows; a message counts rows from the first of the frame."""
+        try:
+            return self.encode(frame[rows])
+        except DataError:
+            self.encode(frame)  # raises as well
+            raise
+
     def encode_with_missing(self, frame: pl.DataFrame) -> dict[str, FeatureArray]:
         """As `encode`, with one more entry at the end that is missing in every feature: what row -1 takes."""
         absent = pl.DataFrame({column: pl.Series([None], dtype=dtype) for column, dtype in frame.schema.items()})
@@ -128,7 +136,11 @@ def fit_encoder(
     chosen   (n,) rows whose id may become known; None = `seen`. An item that nobody chose has no id of its own: its
              vector would learn nothing but "not chosen" (it is never a positive), and so would be lost when it is new.
     """
-    window, named = frame.filter(seen), frame.filter(seen if chosen is None else chosen)
+    if not features:
+        return TableEncoder({})
+    frame = frame.select(sorted({column for column, _ in features.values()}))
+    window = frame if seen.all() else frame.filter(seen)
+    named = window if chosen is None else frame.filter(chosen)
     fitted = {}
     for name, (column, settings) in features.items():
         source = named if settings.kind == "id" else window

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.arrays import Bag, Ids
+from shortlist.id_places import places_among
 
 MISSING_ROW = 0
 FIRST_UNKNOWN_ROW = 1
 _HASH_SEED = 17
-_FEW = 16  # below one value per this many known ones, halving the sorted values is cheaper than hashing them all
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,12 @@ class Vocabulary:
             return np.full(len(values), MISSING_ROW, np.int32)
         if len(self.values) and self.values.dtype != values.dtype:
             raise DataError(f"column {values.name!r} must hold {self.values.dtype} values, as in training: got {values.dtype}; convert it")
-        place = self._places(values)
+        place = places_among(self.values, values)
         rows = place + np.int32(FIRST_UNKNOWN_ROW + self.unknown_buckets)
         unknown = (place < 0) & ~missing
         rows[unknown] = self.unknown_rows(values.filter(pl.Series(unknown)))
         rows[missing] = MISSING_ROW
         return rows
-
-    def _places(self, values: pl.Series) -> NDArray[np.int32]:
-        """(n,) where each value stands among the known ones, -1 = nowhere."""
-        if not len(self.values):
-            return np.full(len(values), -1, np.int32)
-        if len(values) * _FEW < len(self.values):
-            place = np.minimum(np.asarray(self.values.search_sorted(values), np.int64), len(self.values) - 1)
-            is_there = (self.values[place] == values).fill_null(False).to_numpy()
-            return np.where(is_there, place, -1).astype(np.int32)
-        known = pl.DataFrame({"value": self.values, "place": np.arange(len(self.values), dtype=np.int32)})
-        found = values.alias("value").to_frame().join(known, on="value", how="left", maintain_order="left")["place"]
-        return found.fill_null(-1).to_numpy()
 
     def unknown_rows(self, values: pl.Series) -> NDArray[np.int32]:
         """(n,) the rows the values have as unknown ones: one of the unknown buckets, by a seeded hash."""

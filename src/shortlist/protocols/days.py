@@ -6,8 +6,6 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-import numpy as np
-
 from shortlist.config import DayCount
 from shortlist.errors import DataError
 from shortlist.log import EventLog
@@ -51,13 +49,13 @@ def days_of(log: EventLog, count: DayCount) -> Days:
     """The days of `log` that count."""
     if count == "calendar":
         return Days(None, log.source)
-    numbers = np.unique(log.frame["time"].to_numpy() // DAY_US)
+    numbers = (log.frame["time"] // DAY_US).unique().sort()
     return Days([_day(int(number)) for number in numbers], log.source)
 
 
 def newest_day(log: EventLog) -> date:
     """The day of the newest event."""
-    return _day(int(log.frame["time"].to_numpy().max()) // DAY_US)
+    return _day(int(log.frame["time"][-1]) // DAY_US)
 
 
 def start_of(day: date) -> int:

@@ -79,7 +79,9 @@ class Metrics:
             yield from _head(f"shortlist_{name}", "gauge", "State of the worker that answers.")
             yield f"shortlist_{name} {number!r}"
         for group, things in gauges.items():
-            for name in sorted({name for thing in things.values() for name in thing}) if isinstance(things, dict) else ():
+            if not (isinstance(things, dict) and all(isinstance(thing, dict) for thing in things.values())):
+                continue  # words of a person's concern, such as `problems`
+            for name in sorted({name for thing in things.values() for name in thing}):
                 yield from _head(f"shortlist_{group}_{name}", "gauge", "State of the worker that answers.")
                 yield from (f'shortlist_{group}_{name}{{name="{_escaped(label)}"}} {thing[name]:g}' for label, thing in things.items())
         labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in gauges.items() if isinstance(value, str))

@@ -102,7 +102,7 @@ class Service:
         return self._live.compact()
 
     def facts(self) -> dict[str, Any]:
-        """Gauges (numbers, and texts that say what is served): what is live and how full it is; and `problems`, in words."""
+        """Gauges: what is live, how full it is, and of each of the `sources` its numbers; and `problems`, in words."""
         live, pinned = self._live, self._live.pinned
         overlay = pinned.overlay
         facts: dict[str, Any] = {
@@ -119,13 +119,10 @@ class Service:
             "switches": live.switches,
             "refusals": live.refusals,
         }
-        for guard in (self._answering.learned, self._answering.fresh, self._answering.events):
-            facts |= {
-                f"{guard.name}_calls": guard.calls,
-                f"{guard.name}_failed": guard.failed,
-                f"{guard.name}_late": guard.late,
-                f"{guard.name}_resting": guard.is_resting,
-            }
+        facts["sources"] = {
+            guard.name: {"calls": guard.calls, "failed": guard.failed, "late": guard.late, "resting": guard.is_resting}
+            for guard in (self._answering.learned, self._answering.fresh, self._answering.events)
+        }
         return {**facts, "problems": {"refused": live.refused, "journal": live.fault, "watcher": self._watcher_fault}}
 
     def close(self) -> None:
