@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from shortlist.errors import BadRequestError, ConfigError, UnavailableError
-from shortlist.serve.events import EventStore, Recent
+from shortlist.serve.events import EventStore, Recent, sqlite_url
 from shortlist.serve.messages import Event
 from shortlist.serve.user_keys import UserKeys, open_user_keys
 
@@ -211,6 +211,19 @@ def test_a_secret_is_made_once_and_read_again(tmp_path: Path) -> None:
     (tmp_path / "short.key").write_text("abc")
     with pytest.raises(ConfigError, match="at least 32 bytes: got 3"):
         open_user_keys(tmp_path / "short.key")
+
+
+def test_a_secret_that_can_neither_be_read_nor_made_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must hold a secret, or a folder where one can be made: No such file or directory"):
+        open_user_keys(tmp_path / "nowhere" / "user.key")
+
+
+def test_a_path_of_any_letters_is_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "a?b#c%20d e" / "events.sqlite"
+    path.parent.mkdir()
+    store = EventStore(sqlite_url(path), KEYS, write_s=1.0)
+    assert store.record([Event(user=1, item="x", time=1.0)]) == 1 and path.exists()
+    store.close()
 
 
 def test_keys_have_the_published_values() -> None:

@@ -184,14 +184,14 @@ def test_of_an_item_only_the_last_write_counts() -> None:
     assert folded(writes) == ({"c": {"x": 3}, "b": {"x": 4}}, ["a"])
 
 
-def test_a_store_that_cannot_be_written_to_is_served_without_writes(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_written_to_is_served_without_writes(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from shortlist.serve import service as module
 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(module, "Journal", refuse)
-    service = Service.open(published, quiet_settings(events="sqlite://", user_key=None))
+    service = Service.open(store, quiet_settings())
     assert len(service.recommend(ALL).items) == 53
     with pytest.raises(UnavailableError, match="cannot be written to from here"):
         service.put_items([OAK])
@@ -208,3 +208,22 @@ def test_a_damaged_journal_is_not_served_over(store: Path) -> None:
     (store / "journal").write_bytes(raw)
     with pytest.raises(BundleError, match="journal is damaged at byte 28"):
         Service.open(store, quiet_settings())
+
+
+def test_a_write_that_the_tower_breaks_on_leaves_requests_what_they_had(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shortlist.serve import live
+
+    service.put_items([OAK])
+    before = service.recommend(ALL)
+
+    def breaks(*_: Any) -> Any:
+        raise RuntimeError("a planted fault")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(live, "applied", breaks)
+        patched.setattr(live, "replayed", breaks)
+        with pytest.raises(UnavailableError, match="the write is on disk and not live here: RuntimeError: a planted fault"):
+            service.put_items([{**OAK, "item_id": "second"}])
+        assert service.recommend(ALL) == before and service.facts()["journal_faulty"]
+    service._live.watch_once()
+    assert "second" in service.recommend(ALL).items and not service.facts()["journal_faulty"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -143,6 +144,11 @@ class EventStore:
             with _errors("the events' database could not be opened"):
                 _METADATA.create_all(self._engine)
         self._is_ready = True
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite database in a file, whatever its path is made of."""
+    return sa.URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def _engine(url: str, write_s: float) -> sa.Engine:

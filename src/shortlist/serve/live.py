@@ -50,7 +50,11 @@ class Live:
         self.switches, self.refusals, self.left_out, self.recall = 0, 0, 0, 0.0
         self._pinned: Pinned
         self._start, self._position = 0, 0  # of the journal: from where the overlay was made, and up to where
-        self._switch(load_version(current_version(store), settings, ()))
+        try:
+            self._switch(load_version(current_version(store), settings, ()))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Nothing comes back."""
@@ -141,6 +145,8 @@ class Live:
             journal.append(position, payload, self._settings.journal_bytes)
             with self._following:
                 self._follow(payload, made)
+        if self.fault is not None:
+            raise UnavailableError(f"the write is on disk and not live here: {self.fault}")
         return Accepted(accepted=len(write.ids), version=pinned.version.name)
 
     def _refuse_overfull(self, overlay: Overlay, made: Encoded | None) -> None:
@@ -161,7 +167,7 @@ class Live:
             payloads, position = self._journal.read_from(self._position)
             self._advance(payloads, position, payload, made)
             self.fault = None
-        except (BundleError, OSError) as error:
+        except Exception as error:  # whatever a write came to: requests go on with the overlay there is
             self._start_anew(error)
 
     def _advance(self, payloads: list[bytes], position: int, payload: bytes | None, made: Encoded | None) -> None:
@@ -181,8 +187,8 @@ class Live:
         try:
             self._pinned, self._position, self.left_out = self._replay(self._pinned.version, self._start)
             self.fault = None
-        except (BundleError, OSError):
-            self.fault = str(error)
+        except Exception:
+            self.fault = str(error) if isinstance(error, BundleError) else f"{type(error).__name__}: {error}"
 
     def _replay(self, version: LiveVersion, start: int) -> tuple[Pinned, int, int]:
         """(the version with its overlay, the position up to which the journal was read, items left out), from the position `start` on."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import threading
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from shortlist.errors import ShortlistError
 from shortlist.serve.answering import Answering
-from shortlist.serve.events import EventStore
+from shortlist.serve.events import EventStore, sqlite_url
 from shortlist.serve.ids import Id
 from shortlist.serve.journal import Journal
 from shortlist.serve.live import Live
@@ -30,10 +29,11 @@ class Service:
         self._settings = settings
         self._recent: deque[RecommendRequest] = deque(maxlen=settings.warm_queries)
         keys = open_user_keys(Path(settings.user_key) if settings.user_key else store / USER_KEY)
-        self._events = EventStore(settings.events or f"sqlite:///{store / EVENTS}", keys, write_s=settings.events_write_s)
         self._live = Live(store, settings, _journal(store / JOURNAL), lambda: list(self._recent))
+        self._events = EventStore(settings.events or sqlite_url(store / EVENTS), keys, write_s=settings.events_write_s)
         self._answering = Answering(settings, self._events)
         self._closing = threading.Event()
+        self._watcher_fault: str | None = None
         self._watcher = threading.Thread(target=self._watch, args=(settings.watch_s,), name="watch CURRENT", daemon=True)
         if settings.watch_s:
             self._watcher.start()
@@ -123,7 +123,7 @@ class Service:
             guard.name: {"calls": guard.calls, "failed": guard.failed, "late": guard.late, "resting": guard.is_resting}
             for guard in (self._answering.learned, self._answering.fresh, self._answering.events)
         }
-        return {**facts, "problems": {"refused": live.refused, "journal": live.fault}}
+        return {**facts, "problems": {"refused": live.refused, "journal": live.fault, "watcher": self._watcher_fault}}
 
     def close(self) -> None:
         """Nothing comes back: threads and connections end."""
@@ -136,8 +136,13 @@ class Service:
 
     def _watch(self, every_s: float) -> None:
         while not self._closing.wait(every_s):
-            with suppress(ShortlistError):  # a refusal stands in `facts`
+            try:
                 self._live.watch_once()
+                self._watcher_fault = None
+            except ShortlistError as error:  # a refusal, or a store that cannot be read now
+                self._watcher_fault = str(error)
+            except Exception as error:  # the watcher must outlive what nobody thought of
+                self._watcher_fault = f"{type(error).__name__}: {error}"
 
 
 def _journal(path: Path) -> Journal | None:

@@ -30,12 +30,15 @@ def open_user_keys(path: Path) -> UserKeys:
     """The keys under the secret in the file `path`; a new secret, readable by its owner alone, where there is none.
 
     Another secret makes strangers of all users: keep the file, apart from the events, and replace it to forget everybody.
-    Raises ConfigError for a secret that is too short
+    Raises ConfigError for a secret that is too short, or that can neither be read nor made
     """
-    if not path.exists():
-        _write_secret(path)
-    with open_regular(path) as file:
-        secret = file.read(4096).strip()
+    try:
+        if not path.exists():
+            _write_secret(path)
+        with open_regular(path) as file:
+            secret = file.read(4096).strip()
+    except OSError as error:
+        raise ConfigError(f"{path} must hold a secret, or a folder where one can be made: {error.strerror}; name another file") from None
     if len(secret) < SECRET_BYTES:
         raise ConfigError(f"{path} must hold a secret of at least {SECRET_BYTES} bytes: got {len(secret)}; remove it, and one is made")
     return UserKeys(secret)
