@@ -43,10 +43,14 @@ bench: $(STAMP)
 		echo "$$file"; $(BIN)/python "$$file" --json || exit 1; \
 	done
 
+	@echo "slow ones, shortlist study designs among them: make -n bench-long"
+
 # The long ones, after `make demo` and `shortlist fetch debian --to demo/debian`.
 bench-long: $(STAMP)
 	$(BIN)/python benchmarks/time_to_quality.py demo/movielens-1m/shortlist.toml --json
 	$(BIN)/python benchmarks/time_to_quality.py demo/debian/shortlist.toml --json
+	$(BIN)/shortlist study designs demo/movielens-1m/shortlist.toml --seeds 5 --set train.epochs=1 --set train.validation_fraction=0 --json
+	$(BIN)/shortlist study designs demo/debian/shortlist.toml --seeds 5 --set train.epochs=8 --set train.validation_fraction=0 --json
 
 # Kills, damage, hostile and slow clients, signals under load: what a service must survive. Seeds are printed; about half an hour.
 chaos: $(STAMP)
