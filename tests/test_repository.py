@@ -119,7 +119,7 @@ def test_every_command_of_the_readme_is_one_that_the_program_takes(capsys: pytes
 def test_every_command_of_the_makefile_is_one_that_the_program_takes(capsys: pytest.CaptureFixture[str]) -> None:
     lines = re.findall(r"^\t@?\$\(BIN\)/(shortlist .*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     commands = [_first_command(line) for line in lines]
-    assert [command[0] for command in commands] == ["fetch", "check", "evaluate", "publish", "recommend"]
+    assert [command[0] for command in commands] == ["fetch", "check", "evaluate", "publish", "recommend", "study", "study"]
     refused = {shlex.join(command): said for command in commands if (said := refusal(build_parser(), command, capsys))}
     assert refused == {}
 
