@@ -62,6 +62,7 @@ ORDER = (
     "prior",
     "streaming",
     "negatives",
+    "compiled",
     "tower_inputs",
     "tiles",
     "losses",
@@ -222,7 +223,7 @@ ORDER = (
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("tower_inputs", "tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    *("compiled", "tower_inputs", "tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
     "calibration",
     *("run", "export", "growth"),
 }

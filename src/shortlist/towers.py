@@ -28,7 +28,7 @@ from shortlist.errors import ConfigError
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.features.encoder import TableEncoder
 from shortlist.features.vocabulary import CategoryEncoder
-from shortlist.layers import HistoryPooling, hidden_layers, normalise, top_layer
+from shortlist.layers import HistoryPooling, hidden_layers, normalise, through_layers, top_layer
 from shortlist.queries import QueryEncoder
 from shortlist.tower_inputs import BagTensors, learned_sums_of_bags, padded, side_by_side, sums_of_bags
 
@@ -74,7 +74,7 @@ class ItemTower(nn.Module):
             return embedding, normalise(output), None
         # what stands behind the candidates gives steps of nearly one size one shape; it is cut off below
         x = x[:candidates] if items is None else x[: min(padded(candidates), len(x))]
-        deep = self.mlp(x)[:candidates].float()
+        deep = through_layers(self.mlp, x)[:candidates].float()
         vector = normalise(deep + embedding[:candidates] if self.linear_path else deep)
         return embedding, vector, None if self.bias is None else self.bias(x)[:candidates].float()[:, 0]
 
@@ -101,7 +101,7 @@ class QueryTower(nn.Module):
         self, seed: torch.Tensor, has_seed: torch.Tensor, history: torch.Tensor, has_history: torch.Tensor, x: torch.Tensor
     ) -> torch.Tensor:
         """seed (N, D) and pooled history (N, D), 0 where none; has_* (N, 1) as 0 or 1; x (N, width) -> u (N, D)."""
-        deep = self.mlp(torch.cat([seed, history, has_seed, has_history, x], dim=1)).float()
+        deep = through_layers(self.mlp, torch.cat([seed, history, has_seed, has_history, x], dim=1)).float()
         if self.seed_map is not None and self.history_map is not None:
             deep = deep + self.seed_map(seed).float() + self.history_map(history).float()
         if self.feature_map is not None:
@@ -110,9 +110,7 @@ class QueryTower(nn.Module):
 
     def of_features(self, x: torch.Tensor) -> torch.Tensor:
         """x (N, width) -> u (N, D), as `forward` gives it for queries without seed and history: zeros are not multiplied."""
-        first = self.mlp[0]
-        assert isinstance(first, nn.Linear)
-        deep = self.mlp[1:](functional.linear(x, first.weight[:, first.in_features - x.shape[1] :], first.bias)).float()
+        deep = through_layers(self.mlp, x).float()
         return normalise(deep if self.feature_map is None else deep + self.feature_map(x).float())
 
 
