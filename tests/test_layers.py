@@ -63,6 +63,8 @@ ORDER = (
     "streaming",
     "negatives",
     "compiled",
+    "kernels",
+    "local_rows",
     "tower_inputs",
     "tiles",
     "losses",
@@ -223,7 +225,21 @@ ORDER = (
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("compiled", "tower_inputs", "tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    *(
+        "kernels",
+        "tower_inputs",
+        "tiles",
+        "losses",
+        "tables",
+        "layers",
+        "towers",
+        "encode",
+        "memory",
+        "checkpoint",
+        "learner",
+        "diagnostics",
+        "train",
+    ),
     "calibration",
     *("run", "export", "growth"),
 }

@@ -1,10 +1,8 @@
-"""The pointwise passes of a training step in C (kernels.c), where there is a compiler; where there is none, torch's operations do.
+"""kernels.c, compiled where there is a compiler: the passes over memory that a step of training, and its batches, are made of.
 
-What is bound by memory should touch it once. torch's operations take a pass each, and what `torch.compile` makes of these formulae was
-slower than they are (docs/performance.md). The file is compiled for this processor when a process first asks, which takes half a second,
-into a folder that is gone again once it is loaded: nothing compiled is kept that could grow stale or be changed by others.
-
-Every function here works in place or into what it returns, on contiguous tensors; `kernels()` is what callers ask for.
+It is compiled for this processor when a process first asks, which takes about a second, into a folder that is gone again once it is
+loaded: nothing compiled is kept that could grow stale or be changed by others. kernels.py and local_rows.py say what is in it, and do
+without where `library` says None.
 """
 
 from __future__ import annotations
@@ -17,81 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from shortlist.errors import ConfigError
 
 _SOURCE = Path(__file__).with_name("kernels.c")
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fopenmp", "-fPIC")
-_KINDS = (torch.float32, torch.bfloat16)
-
-
-class Kernels:
-    """kernels.c, loaded. It shares torch's threads: the same OpenMP runtime, and as many as `torch.set_num_threads` allows."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
-
-    def softmax_gradient(
-        self,
-        cells: torch.Tensor,
-        *,
-        shift: torch.Tensor,
-        own: torch.Tensor,
-        own_cell: torch.Tensor,
-        hidden: torch.Tensor | None,
-        share: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """((r,) -log of each row's own cell in its softmax, (K,) sum of the rows' gradients times `share` or None).
-
-        cells      (r, at least K) logits, float32 or bfloat16; afterwards P - [own], zeros behind column K
-        shift      (K,) what a column is raised by, -inf where it is no negative; own_cell (r,) what the own cell is raised by instead
-        own        (r,) int64
-        hidden     (r, K) or None, cells that are no negatives
-        share      (r,) or None
-        """
-        columns, loss = len(shift), torch.empty(len(cells))
-        sums = None if share is None else torch.zeros(torch.get_num_threads(), columns)
-        failed = self._library.softmax_gradient(
-            _at(cells, *_KINDS),
-            *_sizes(len(cells), columns, cells.shape[1]),
-            *(_at(shift), _at(own, torch.int64), _at(own_cell), _at(hidden, torch.bool), _at(loss), _at(share), _at(sums)),
-            _is_narrow(cells),
-        )
-        if failed:
-            raise MemoryError(f"a row of {columns} logits must fit into memory: got none")
-        return loss, None if sums is None else sums.sum(dim=0)
-
-    def adagrad_rows(
-        self, weights: torch.Tensor, sums: torch.Tensor, rows: torch.Tensor, gradients: torch.Tensor, *, rate: float, kept: float
-    ) -> None:
-        """sums += g^2; w = kept w - rate g / sqrt(sums), for the distinct `rows` (n,) of two (m, dim) tables; gradients (n, dim)."""
-        places = (_at(weights), _at(sums), _at(rows, torch.int64), _at(gradients))
-        self._library.adagrad_rows(*places, *_sizes(*gradients.shape), ctypes.c_float(rate), ctypes.c_float(kept))
-
-    def add_bias(self, values: torch.Tensor, bias: torch.Tensor, *, cuts: bool) -> None:
-        """values (n, width) += bias (width,), float32; with `cuts`, what is negative becomes 0."""
-        self._library.add_bias(_at(values, *_KINDS), _at(bias), *_sizes(*values.shape), int(cuts), _is_narrow(values))
-
-    def relu_backward(self, gradients: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        """(width,) sum over the rows of `gradients` (n, width), in which cells became 0 where `outputs`, of the same type, are."""
-        sums = torch.zeros(torch.get_num_threads(), gradients.shape[1])
-        places = (_at(gradients, *_KINDS), _at(outputs, gradients.dtype), _at(sums))
-        self._library.relu_backward(*places, *_sizes(*gradients.shape), _is_narrow(gradients))
-        return sums.sum(dim=0)
-
-    def normalise(self, values: torch.Tensor, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """((n, width) the rows over their length, or over `floor` where they are shorter; (n,) lengths)."""
-        units, lengths = torch.empty_like(values), torch.empty(len(values))
-        self._library.normalise(_at(values), _at(units), _at(lengths), *_sizes(*values.shape), ctypes.c_float(floor))
-        return units, lengths
-
-    def normalise_backward(self, gradients: torch.Tensor, units: torch.Tensor, lengths: torch.Tensor, floor: float) -> torch.Tensor:
-        """(n, width) the gradient of what `normalise` was given, from the gradient of what it returned."""
-        found = torch.empty_like(units)
-        places = (_at(gradients), _at(units), _at(lengths), _at(found))
-        self._library.normalise_backward(*places, *_sizes(*units.shape), ctypes.c_float(floor))
-        return found
 
 
 class _Choice:
@@ -100,49 +27,40 @@ class _Choice:
     is_eager = False
 
 
-def kernels() -> Kernels | None:
-    """The compiled passes; None where there is no compiler, or where `choose_passes("eager")` was called."""
+def library() -> ctypes.CDLL | None:
+    """The compiled passes; None where there is no compiler, or where `choose_passes("eager")` was called.
+
+    They share torch's threads: the same OpenMP runtime, and as many as `torch.set_num_threads` allows.
+    """
     return None if _Choice.is_eager else _built()[0]
 
 
 def choose_passes(wanted: Literal["auto", "eager", "compiled"]) -> None:
-    """Sets what `kernels` returns from now on. Raises ConfigError where "compiled" is wanted and cannot be."""
+    """Sets what `library` returns from now on. Raises ConfigError where "compiled" is wanted and cannot be."""
     _Choice.is_eager = wanted == "eager"
-    library, reason = _built() if wanted == "compiled" else (None, "")
-    if wanted == "compiled" and library is None:
+    found, reason = _built() if wanted == "compiled" else (None, "")
+    if wanted == "compiled" and found is None:
         raise ConfigError(f'train.passes = "compiled" needs a C compiler with OpenMP: {reason}; install gcc, or say "auto"')
 
 
 @cache
-def _built() -> tuple[Kernels | None, str]:
-    """(the kernels, "") or (None, why there are none)."""
+def _built() -> tuple[ctypes.CDLL | None, str]:
+    """(what was built, "") or (None, why there is nothing)."""
+    import torch  # noqa: F401  # whose OpenMP runtime is the one to find
+
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         return None, "got neither gcc nor cc"
     with tempfile.TemporaryDirectory(prefix="shortlist-kernels-", ignore_cleanup_errors=True) as name:
-        built, library = Path(name) / "kernels.o", Path(name) / "kernels.so"
-        # linked without -fopenmp: the runtime that torch has loaded is the one to find, and a second would have threads of its own
-        for command in ((*_FLAGS, "-c", str(_SOURCE), "-o", str(built)), ("-shared", str(built), "-o", str(library), "-lm")):
+        built, shared = Path(name) / "kernels.o", Path(name) / "kernels.so"
+        # linked without -fopenmp: torch's runtime is there already, and a second one would have threads of its own
+        for command in ((*_FLAGS, "-c", str(_SOURCE), "-o", str(built)), ("-shared", str(built), "-o", str(shared), "-lm")):
             ran = subprocess.run([compiler, *command], capture_output=True, text=True, check=False)
             if ran.returncode:
                 return None, f"{compiler} failed with {ran.stderr.strip() or ran.returncode}"
         try:
-            return Kernels(ctypes.CDLL(str(library))), ""
-        except OSError as error:  # another OpenMP runtime than the compiler's
+            found = ctypes.CDLL(str(shared))
+        except OSError as error:  # torch came with another OpenMP runtime than the compiler's
             return None, str(error)
-
-
-def _at(tensor: torch.Tensor | None, *kinds: torch.dtype) -> ctypes.c_void_p:
-    """Where it lies; it must be contiguous and of one of these types (float32 if none is named)."""
-    if tensor is None:
-        return ctypes.c_void_p(None)
-    assert tensor.is_contiguous() and tensor.dtype in (kinds or (torch.float32,)), (tensor.dtype, tensor.stride())
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
-def _sizes(*sizes: int) -> list[ctypes.c_int64]:
-    return [ctypes.c_int64(size) for size in sizes]
-
-
-def _is_narrow(tensor: torch.Tensor) -> int:
-    return int(tensor.dtype == torch.bfloat16)
+    found.compact.restype = ctypes.c_int64
+    return found, ""

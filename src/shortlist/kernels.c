@@ -218,3 +218,80 @@ void normalise_backward(const float *gradients, const float *units, const float 
             found[i * width + j] = (gradient[j] - along * unit[j]) * by;
     }
 }
+
+/* --- batches: no floating point, so what comes out is what numpy makes, entry by entry --- */
+
+/* Numbers the values in [0, size) that occur, rising: `distinct` gets them, `local` their numbers. Returns how many there are, -1 where a
+   value lies outside, -2 where there was no memory. */
+int64_t compact(const int32_t *values, int64_t count, int64_t size, int64_t *distinct, int32_t *local) {
+    int64_t found = 0;
+    uint8_t *present = calloc((size_t)size + 8, 1);
+    int32_t *place = malloc(sizeof(int32_t) * ((size_t)size + 1));
+    if (!present || !place) {
+        found = -2;
+    } else {
+        for (int64_t i = 0; i < count; i++) {
+            if ((uint64_t)(int64_t)values[i] >= (uint64_t)size) {
+                found = -1;
+                break;
+            }
+            present[values[i]] = 1;
+        }
+    }
+    if (found == 0) {
+        for (int64_t start = 0; start < size; start += 8) {
+            uint64_t eight;
+            __builtin_memcpy(&eight, present + start, 8);
+            if (!eight)
+                continue;
+            for (int64_t row = start; row < start + 8; row++) {
+                place[row < size ? row : size] = (int32_t)found;
+                distinct[found] = row; /* kept only where the next line moves on */
+                found += present[row];
+            }
+        }
+        for (int64_t i = 0; i < count; i++)
+            local[i] = place[values[i]];
+    }
+    free(place);
+    free(present);
+    return found;
+}
+
+/* Copies the bags at `rows` one after the other; the caller has laid their offsets. */
+void take_bags(const int32_t *values, const float *weights, const int64_t *starts, const int64_t *offsets, int64_t count,
+               int32_t *taken_values, float *taken_weights) {
+    for (int64_t i = 0; i < count; i++) {
+        if (i + 8 < count) {
+            __builtin_prefetch(values + starts[i + 8]);
+            __builtin_prefetch(weights + starts[i + 8]);
+        }
+        const int32_t *value = values + starts[i] - offsets[i];
+        const float *weight = weights + starts[i] - offsets[i];
+        for (int64_t j = offsets[i]; j < offsets[i + 1]; j++) {
+            taken_values[j] = value[j];
+            taken_weights[j] = weight[j];
+        }
+    }
+}
+
+/* The same weights by value: of each of `size` values the bags that hold it, rising. `by_value` has size + 1 places. */
+void transpose_bags(const int32_t *values, const float *weights, const int64_t *offsets, int64_t count, int64_t size, int64_t *by_value,
+                    int32_t *bags, float *of_bags) {
+    for (int64_t value = 0; value <= size; value++)
+        by_value[value] = 0;
+    for (int64_t j = offsets[0]; j < offsets[count]; j++)
+        by_value[values[j] + 1]++;
+    for (int64_t value = 0; value < size; value++)
+        by_value[value + 1] += by_value[value];
+    for (int64_t i = 0; i < count; i++) {
+        for (int64_t j = offsets[i]; j < offsets[i + 1]; j++) {
+            int64_t at = by_value[values[j]]++;
+            bags[at] = (int32_t)i;
+            of_bags[at] = weights[j];
+        }
+    }
+    for (int64_t value = size; value > 0; value--)
+        by_value[value] = by_value[value - 1];
+    by_value[0] = 0;
+}

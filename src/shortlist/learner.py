@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from shortlist.batches import Batch, BatchMaker, Mine
+from shortlist.compiled import choose_passes
 from shortlist.config import Config, FrequencySettings, LossSettings, Mask
 from shortlist.dataset import Dataset, Examples
 from shortlist.encode import encode_corpus
@@ -109,6 +110,7 @@ class Learner:
             self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0, fused=True
         )
         self.dataset, self.settings, self.loss = dataset, settings, config.loss
+        choose_passes(settings.passes)
         self.bfloat16 = settings.matmul == "bfloat16" or (settings.matmul == "auto" and has_fast_bfloat16())
         self.hardest = config.negatives.hardest
         unigram_only = config.loss.frequencies == "unigram"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shortlist.compiled import kernels
+from shortlist.kernels import kernels
 
 _ROWS_AT_ONCE = 4096  # of an update: what stands between reading and writing stays in the cache
 

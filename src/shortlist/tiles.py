@@ -19,7 +19,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from shortlist.compiled import Kernels, kernels
+from shortlist.kernels import Kernels, kernels
 from shortlist.tower_inputs import padded, side_by_side
 
 _GROUP_BYTES = 24 * 2**20  # of products kept at once; below 32 MB, from where on memory comes fresh from the kernel every time
