@@ -219,6 +219,92 @@ void normalise_backward(const float *gradients, const float *units, const float 
     }
 }
 
+#define CHUNK 64 /* columns whose sums stay in registers */
+
+INLINE void sum_chunk(const void *from, int64_t stride, int64_t column, const int32_t *values, const float *weights, int64_t start,
+                      int64_t end, int64_t last, void *to, int64_t width, int from_narrow, int to_narrow) {
+    float sums[CHUNK];
+    for (int64_t k = 0; k < width; k++)
+        sums[k] = 0.0f;
+    for (int64_t j = start; j < end; j++) {
+        const char *row = (const char *)from + (values[j] * stride + column) * (from_narrow ? 2 : 4);
+        if (j + 12 < last) {
+            const char *coming = (const char *)from + (values[j + 12] * stride + column) * (from_narrow ? 2 : 4);
+            for (int64_t byte = 0; byte < width * (from_narrow ? 2 : 4); byte += 64)
+                __builtin_prefetch(coming + byte);
+        }
+        float weight = weights ? weights[j] : 1.0f;
+#pragma omp simd
+        for (int64_t k = 0; k < width; k++)
+            sums[k] += weight * load(row, k, from_narrow);
+    }
+#pragma omp simd
+    for (int64_t k = 0; k < width; k++)
+        store(to, column + k, sums[k], to_narrow);
+}
+
+INLINE void sum_rows_of(const void *from, int64_t from_stride, const int32_t *values, const int32_t *offsets, const float *weights,
+                        int64_t count, int64_t width, void *to, int64_t to_stride, int from_narrow, int to_narrow) {
+    int64_t last = offsets ? offsets[count] : count;
+#pragma omp parallel for schedule(static) if (last * width > FEW)
+    for (int64_t i = 0; i < count; i++) {
+        int64_t start = offsets ? offsets[i] : i, end = offsets ? offsets[i + 1] : i + 1;
+        char *row = (char *)to + i * to_stride * (to_narrow ? 2 : 4);
+        int64_t column = 0;
+        for (; column + CHUNK <= width; column += CHUNK)
+            sum_chunk(from, from_stride, column, values, weights, start, end, last, row, CHUNK, from_narrow, to_narrow);
+        if (column < width)
+            sum_chunk(from, from_stride, column, values, weights, start, end, last, row, width - column, from_narrow, to_narrow);
+    }
+}
+
+void sum_rows(const void *from, int64_t from_stride, const int32_t *values, const int32_t *offsets, const float *weights, int64_t count,
+              int64_t width, void *to, int64_t to_stride, int from_narrow, int to_narrow) {
+    if (from_narrow && to_narrow)
+        sum_rows_of(from, from_stride, values, offsets, weights, count, width, to, to_stride, 1, 1);
+    else if (from_narrow)
+        sum_rows_of(from, from_stride, values, offsets, weights, count, width, to, to_stride, 1, 0);
+    else if (to_narrow)
+        sum_rows_of(from, from_stride, values, offsets, weights, count, width, to, to_stride, 0, 1);
+    else
+        sum_rows_of(from, from_stride, values, offsets, weights, count, width, to, to_stride, 0, 0);
+}
+
+/* to[values[i]] += from[i]. Each thread adds to the rows that are its own, so the order of a sum is always the same. */
+void add_rows(const void *from, int64_t from_stride, const int32_t *values, int64_t count, int64_t width, float *to, int from_narrow) {
+#pragma omp parallel if (count * width > FEW)
+    {
+        uint32_t threads = (uint32_t)omp_get_num_threads(), mine = (uint32_t)omp_get_thread_num();
+        for (int64_t i = 0; i < count; i++) {
+            if ((uint32_t)values[i] % threads != mine)
+                continue;
+            float *row = to + values[i] * width;
+            const char *source = (const char *)from + i * from_stride * (from_narrow ? 2 : 4);
+            if (from_narrow) {
+#pragma omp simd
+                for (int64_t k = 0; k < width; k++)
+                    row[k] += load(source, k, 1);
+            } else {
+#pragma omp simd
+                for (int64_t k = 0; k < width; k++)
+                    row[k] += load(source, k, 0);
+            }
+        }
+    }
+}
+
+void gather_rows(const float *table, const int64_t *rows, int64_t count, int64_t width, float *taken) {
+#pragma omp parallel for schedule(static) if (count * width > FEW)
+    for (int64_t i = 0; i < count; i++) {
+        if (i + 12 < count)
+            for (int64_t k = 0; k < width; k += 16)
+                __builtin_prefetch(table + rows[i + 12] * width + k);
+#pragma omp simd
+        for (int64_t k = 0; k < width; k++)
+            taken[i * width + k] = table[rows[i] * width + k];
+    }
+}
+
 /* --- batches: no floating point, so what comes out is what numpy makes, entry by entry --- */
 
 /* Numbers the values in [0, size) that occur, rising: `distinct` gets them, `local` their numbers. Returns how many there are, -1 where a

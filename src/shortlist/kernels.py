@@ -13,6 +13,7 @@ import torch
 
 from shortlist.compiled import library
 
+BagTensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # values, offsets (both int32), weights: bag i is values[o_i:o_(i+1)]
 _KINDS = (torch.float32, torch.bfloat16)
 
 
@@ -59,6 +60,30 @@ class Kernels:
         places = (_at(weights), _at(sums), _at(rows, torch.int64), _at(gradients))
         self._library.adagrad_rows(*places, *_sizes(*gradients.shape), ctypes.c_float(rate), ctypes.c_float(kept))
 
+    def gather_rows(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """(n, dim) the rows (n,), int64, of a table (m, dim)."""
+        found = torch.empty(len(rows), table.shape[1])
+        self._library.gather_rows(_at(table), _at(rows, torch.int64), *_sizes(*found.shape), _at(found))
+        return found
+
+    def sum_rows(self, rows: torch.Tensor, bags: BagTensors | torch.Tensor, *, into: torch.Tensor) -> None:
+        """into (n, width) becomes the weighted sum of the rows (m, width) of each bag, or, of places (n,), the row at each.
+
+        Both may be columns of a wider matrix, in float32 or bfloat16; sums are in float32.
+        """
+        values, offsets, weights = (bags, None, None) if isinstance(bags, torch.Tensor) else bags
+        self._library.sum_rows(
+            *_strided(rows),
+            *(_at(values, torch.int32), _at(offsets, torch.int32), _at(weights)),
+            *_sizes(*into.shape),
+            *_strided(into),
+            *(_is_narrow(rows), _is_narrow(into)),
+        )
+
+    def add_rows(self, rows: torch.Tensor, places: torch.Tensor, *, into: torch.Tensor) -> None:
+        """into[places[i]] += rows[i], for rows (n, width) that may be columns of a wider matrix; places (n,) int32."""
+        self._library.add_rows(*_strided(rows), _at(places, torch.int32), *_sizes(*rows.shape), _at(into), _is_narrow(rows))
+
     def add_bias(self, values: torch.Tensor, bias: torch.Tensor, *, cuts: bool) -> None:
         """values (n, width) += bias (width,), float32; with `cuts`, what is negative becomes 0."""
         self._library.add_bias(_at(values, *_KINDS), _at(bias), *_sizes(*values.shape), int(cuts), _is_narrow(values))
@@ -96,6 +121,12 @@ def _at(tensor: torch.Tensor | None, *kinds: torch.dtype) -> ctypes.c_void_p:
         return ctypes.c_void_p(None)
     assert tensor.is_contiguous() and tensor.dtype in (kinds or (torch.float32,)), (tensor.dtype, tensor.stride())
     return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _strided(columns: torch.Tensor) -> tuple[ctypes.c_void_p, ctypes.c_int64]:
+    """Where a matrix lies, and how many numbers its rows are apart; its columns must be next to one another."""
+    assert columns.dtype in _KINDS and columns.stride(1) == 1, (columns.dtype, columns.stride())
+    return ctypes.c_void_p(columns.data_ptr()), ctypes.c_int64(columns.stride(0))
 
 
 def _sizes(*sizes: int) -> list[ctypes.c_int64]:

@@ -29,10 +29,10 @@ class EmbeddingTables:
 
     def gather(self, rows: Mapping[str, NDArray[np.int64]]) -> dict[str, torch.Tensor]:
         """Leaves (distinct rows, dim) that collect gradients; `update` takes those gradients. Rows must be distinct."""
-        leaves = {}
+        leaves, passes = {}, kernels()
         for name, table_rows in rows.items():
             index = torch.from_numpy(table_rows)
-            leaf = self.weights[name].index_select(0, index)
+            leaf = self.weights[name].index_select(0, index) if passes is None else passes.gather_rows(self.weights[name], index)
             leaves[name] = leaf
             if name in self.fixed:
                 continue

@@ -30,7 +30,7 @@ from shortlist.features.encoder import TableEncoder
 from shortlist.features.vocabulary import CategoryEncoder
 from shortlist.layers import HistoryPooling, hidden_layers, normalise, through_layers, top_layer
 from shortlist.queries import QueryEncoder
-from shortlist.tower_inputs import BagTensors, learned_sums_of_bags, padded, side_by_side, sums_of_bags
+from shortlist.tower_inputs import BagTensors, Lookup, Piece, beside, padded
 
 START_LENGTH = 0.3  # of the output for a query that says nothing
 BIAS = "#bias"  # suffix of the table of item biases
@@ -152,13 +152,9 @@ class TwoTower(nn.Module):
 
         transposed   of each bag, where the tables are to learn
         """
-        pieces = embed(columns, tables, "item", transposed)
-        items = None
-        if torch.is_autocast_enabled("cpu") and not self.settings.cross_layers:  # cross layers multiply their input in float32
-            items = len(pieces[0])
-            x = side_by_side(pieces, rows=padded(items), kind=torch.get_autocast_dtype("cpu"))
-        else:
-            x = torch.cat(pieces, dim=1)  # (n, width)
+        pieces, items = lookups(columns, tables, "item", transposed), len(next(iter(columns.values())))
+        kind = self._input_kind()
+        x = beside(pieces, rows=items if kind == torch.float32 else padded(items), kind=kind)  # (n or more, width)
         ids = None if self.id_feature is None else torch.from_numpy(columns[self.id_feature].values[:candidates])
         output = None
         if self.item.is_table and ids is not None:
@@ -174,19 +170,15 @@ class TwoTower(nn.Module):
         embedding: torch.Tensor,
         seed: torch.Tensor,
         history: torch.Tensor,
-        features: Sequence[torch.Tensor],
+        features: Sequence[Piece],
     ) -> torch.Tensor:
         """(N, D) vectors of N queries.
 
         embedding   (n, D) input embeddings of some items
         seed        (N,) and history (N, L), newest first: rows of `embedding`, -1 = none
-        features    looked-up user and context features, each (N, some width)
+        features    user and context features, each (N, some width)
         """
-        multiplies_low = torch.is_autocast_enabled("cpu") and not self.settings.cross_layers
-        if multiplies_low and features:
-            x = side_by_side(features, rows=len(seed), kind=torch.get_autocast_dtype("cpu"))
-        else:
-            x = torch.cat([embedding.new_zeros(len(seed), 0), *features], dim=1)
+        x = beside(features, rows=len(seed), kind=self._input_kind()) if features else embedding.new_zeros(len(seed), 0)
         if not self.sees_items and not self.settings.cross_layers:
             return self.query.of_features(x)
         seed_vector, has_seed = functional.embedding(seed.clamp_min(0), embedding), (seed >= 0).float()[:, None]
@@ -195,6 +187,11 @@ class TwoTower(nn.Module):
         has_history = (present.sum(dim=1, keepdim=True) > 0).float()
         vector: torch.Tensor = self.query(seed_vector * has_seed, has_seed, pooled, has_history, x)
         return vector
+
+    def _input_kind(self) -> torch.dtype:
+        """What the towers' inputs are laid out in: cross layers multiply theirs in float32."""
+        is_narrow = torch.is_autocast_enabled("cpu") and not self.settings.cross_layers
+        return torch.get_autocast_dtype("cpu") if is_narrow else torch.float32
 
     def _pooled(self, embedding: torch.Tensor, seed: torch.Tensor, history: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """(N, D) the histories pooled; where weights go by place alone, without a copy of every item's vector."""
@@ -209,8 +206,8 @@ class TwoTower(nn.Module):
     def encode_batch(self, batch: Batch, tables: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, EncodedItems]:
         """(B, D) query vectors, and the batch's distinct items encoded."""
         items = self.encode_items(batch.items.columns, tables, batch.candidates, batch.items.transposed)
-        users = embed(batch.users.columns, tables, "user", batch.users.transposed)
-        features = users + embed(batch.context.columns, tables, "context", batch.context.transposed)
+        users = lookups(batch.users.columns, tables, "user", batch.users.transposed)
+        features = users + lookups(batch.context.columns, tables, "context", batch.context.transposed)
         embedding = items.embedding if self.sees_items else items.embedding.detach()  # else a gradient of zeros would go all the way
         queries = self.encode_queries(embedding, torch.from_numpy(batch.seed), torch.from_numpy(batch.history), features)
         return queries, items
@@ -278,25 +275,28 @@ def _initial_biases(dataset: Dataset, name: str, item_counts: NDArray[np.int64])
     return torch.from_numpy((biases - biases.mean()).astype(np.float32))[:, None]
 
 
-def embed(
+def lookups(
     columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], side: str, transposed: Mapping[str, Bag] | None = None
-) -> list[torch.Tensor]:
-    """The looked-up features, each (n, width), in order; a bag becomes the weighted sum of its rows.
+) -> list[Piece]:
+    """The features, each (n, width), in order, those with a table to be looked up; a bag becomes the weighted sum of its rows.
 
     transposed   of each bag, where the tables are to learn
     """
-    pieces = []
+    pieces: list[Piece] = []
     for name, column in columns.items():
         table = None if isinstance(column, Dense) else tables[f"{side}/{name}"]
         if table is None:
             pieces.append(torch.from_numpy(column.values))
         elif not isinstance(column, Bag):
-            pieces.append(functional.embedding(torch.from_numpy(column.values), table))
-        elif transposed is None:
-            pieces.append(sums_of_bags(table, bag_tensors(column)))
+            pieces.append(Lookup(table, torch.from_numpy(column.values)))
         else:
-            pieces.append(learned_sums_of_bags(table, bag_tensors(column), bag_tensors(transposed[name])))
+            pieces.append(Lookup(table, bag_tensors(column), None if transposed is None else bag_tensors(transposed[name])))
     return pieces
+
+
+def embed(columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], side: str) -> list[torch.Tensor]:
+    """The looked-up features, each (n, width), in order."""
+    return [piece if isinstance(piece, torch.Tensor) else piece.looked_up() for piece in lookups(columns, tables, side)]
 
 
 def bag_tensors(bag: Bag) -> BagTensors:
