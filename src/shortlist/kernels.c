@@ -124,17 +124,19 @@ int softmax_gradient(void *cells, int64_t rows, int64_t columns, int64_t padded,
     return failed;
 }
 
+/* `rows` NULL: all of them, in order */
 void adagrad_rows(float *weights, float *sums, const int64_t *rows, const float *gradients, int64_t count, int64_t width, float rate,
                   float kept) {
 #pragma omp parallel for schedule(static) if (count * width > FEW)
     for (int64_t i = 0; i < count; i++) {
-        if (i + 8 < count) { /* rows lie far apart: what comes next is on its way while this one is worked on */
+        if (rows && i + 8 < count) { /* rows lie far apart: what comes next is on its way while this one is worked on */
             for (int64_t j = 0; j < width; j += 16) {
                 __builtin_prefetch(weights + rows[i + 8] * width + j, 1);
                 __builtin_prefetch(sums + rows[i + 8] * width + j, 1);
             }
         }
-        float *weight = weights + rows[i] * width, *sum = sums + rows[i] * width;
+        int64_t at = (rows ? rows[i] : i) * width;
+        float *weight = weights + at, *sum = sums + at;
         const float *gradient = gradients + i * width;
 #pragma omp simd
         for (int64_t j = 0; j < width; j++) {

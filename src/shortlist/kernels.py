@@ -60,6 +60,12 @@ class Kernels:
         places = (_at(weights), _at(sums), _at(rows, torch.int64), _at(gradients))
         self._library.adagrad_rows(*places, *_sizes(*gradients.shape), ctypes.c_float(rate), ctypes.c_float(kept))
 
+    def adagrad(self, weights: torch.Tensor, sums: torch.Tensor, gradients: torch.Tensor, *, rate: float) -> None:
+        """The same for all numbers of a layer, of any shape."""
+        rows = weights.shape[0] if weights.ndim > 1 else 1
+        places = (_at(weights), _at(sums), ctypes.c_void_p(None), _at(gradients))
+        self._library.adagrad_rows(*places, *_sizes(rows, weights.numel() // rows), ctypes.c_float(rate), ctypes.c_float(1.0))
+
     def gather_rows(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """(n, dim) the rows (n,), int64, of a table (m, dim)."""
         found = torch.empty(len(rows), table.shape[1])
