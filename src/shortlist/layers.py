@@ -52,7 +52,7 @@ def through_layers(stack: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
     if kernels() is None:
         return stack[1:](functional.linear(x, weight, first.bias))  # type: ignore[no-any-return]
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-    rest = [part for layer in stack[1:] if isinstance(layer, nn.Linear) for part in (layer.weight, layer.bias)]
+    rest = [part for layer in list(stack)[1:] if isinstance(layer, nn.Linear) for part in (layer.weight, layer.bias)]
     deep: torch.Tensor = _HiddenLayers.apply(kind, x, weight, first.bias, *rest)  # type: ignore[no-untyped-call]
     return deep
 

@@ -41,7 +41,7 @@ def localise(columns: dict[str, FeatureArray], embedded: dict[str, tuple[int, in
     return Features(local, table_rows, transposed)
 
 
-def taken(column: FeatureArray, rows: NDArray[np.int64]) -> FeatureArray:
+def taken(column: FeatureArray, rows: NDArray[np.signedinteger]) -> FeatureArray:
     """`column.take(rows)`."""
     passes = library()
     if passes is None or not isinstance(column, Bag):

@@ -28,9 +28,10 @@ from shortlist.errors import ConfigError
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.features.encoder import TableEncoder
 from shortlist.features.vocabulary import CategoryEncoder
+from shortlist.kernels import BagTensors
 from shortlist.layers import HistoryPooling, hidden_layers, normalise, through_layers, top_layer
 from shortlist.queries import QueryEncoder
-from shortlist.tower_inputs import BagTensors, Lookup, Piece, beside, padded
+from shortlist.tower_inputs import Lookup, Piece, beside, padded
 
 START_LENGTH = 0.3  # of the output for a query that says nothing
 BIAS = "#bias"  # suffix of the table of item biases
