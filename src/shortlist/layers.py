@@ -166,12 +166,12 @@ def masked_softmax(scores: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 
 def normalise(vectors: torch.Tensor, addends: torch.Tensor | None = None, *, count: int | None = None) -> torch.Tensor:
     """(n, D) the first n = `count` rows of vectors + addends, or all, at length 1, in float32 at least; no addends are zeros."""
-    count = len(vectors) if count is None else count
     if kernels() is not None and vectors.dtype in (torch.float32, torch.bfloat16):
-        unit: torch.Tensor = _Normalise.apply(vectors, addends, count)  # type: ignore[no-untyped-call]
+        unit: torch.Tensor = _Normalise.apply(vectors, addends, len(vectors) if count is None else count)  # type: ignore[no-untyped-call]
         return unit
     vectors = vectors.float() if vectors.dtype == torch.bfloat16 else vectors
-    total = vectors[:count] if addends is None else vectors[:count] + addends[:count]
+    vectors = vectors if count is None else vectors[:count]
+    total = vectors if addends is None else vectors + addends
     length: torch.Tensor = total.norm(dim=1, keepdim=True)
     return total / length.clamp_min(NORM_FLOOR)
 

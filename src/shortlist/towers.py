@@ -75,7 +75,8 @@ class ItemTower(nn.Module):
             return embedding, normalise(output), None
         # what stands behind the candidates gives steps of nearly one size one shape; it is cut off below
         x = x[:candidates] if items is None else x[: min(padded(candidates), len(x))]
-        vector = normalise(through_layers(self.mlp, x), embedding[:candidates] if self.linear_path else None, count=candidates)
+        deep = through_layers(self.mlp, x)
+        vector = normalise(deep, embedding[:candidates] if self.linear_path else None, count=candidates)
         return embedding, vector, None if self.bias is None else self.bias(x)[:candidates].float()[:, 0]
 
 
