@@ -76,6 +76,7 @@ ORDER = (
     "learner",
     "diagnostics",
     "train",
+    "both_ways",
     "calibration",
     # judging
     "metrics/__init__",
@@ -223,6 +224,7 @@ ORDER = (
 )
 IMPORTS_TORCH = {  # at the top of the file
     *("tower_inputs", "tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    "both_ways",
     "calibration",
     *("run", "export", "growth"),
 }
