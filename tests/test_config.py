@@ -337,8 +337,8 @@ def test_what_depends_on_the_size_of_the_log_is_set_where_it_is_absent() -> None
     log = {"data": {"events": "e"}, "columns": {"item": "i", "user": "u", "time": "t"}}
     config = config_from_tree(log)
     small, large = for_log(config, SMALL_LOG), for_log(config, SMALL_LOG + 1)
-    assert (small.model.temperature, small.train.both_ways_within) == (0.25, 1800.0)
-    assert (large.model.temperature, large.train.both_ways_within) == (0.1, 0.0)
+    assert (small.model.temperature, small.model.history_dropout, small.train.both_ways_within) == (0.25, 0.0, 1800.0)
+    assert (large.model.temperature, large.model.history_dropout, large.train.both_ways_within) == (0.1, 0.3, 0.0)
     assert for_log(small, SMALL_LOG + 1) == small  # what is set stays
     without_users = config_from_tree({"data": {"events": "e"}, "columns": {"item": "i", "seed": "s"}})
     assert for_log(without_users, 7).train.both_ways_within == 0.0

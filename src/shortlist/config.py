@@ -96,7 +96,7 @@ class ModelSettings(Section, frozen=True):
     )
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
     singleton_id_dropout: float = 0.5  # the same share for a positive that the window chose once: without this choice it would be new
-    history_dropout: float = 0.0  # share of history items hidden in training
+    history_dropout: float | None = None  # share of history items hidden in training; absent: .3, or 0 for a small log (for_log)
 
 
 class NegativeSettings(Section, frozen=True):
@@ -274,6 +274,8 @@ def for_log(config: Config, examples: int) -> Config:
     if model.temperature is None:
         low, high = model.temperature_bounds
         model = msgspec.structs.replace(model, temperature=min(max(0.25 if is_small else 0.1, low), high))
+    if model.history_dropout is None:
+        model = msgspec.structs.replace(model, history_dropout=0.0 if is_small else 0.3)
     if train.both_ways_within is None:
         has_sessions = columns.user is not None and columns.time is not None and columns.seed is columns.history is None
         train = msgspec.structs.replace(train, both_ways_within=1800.0 if is_small and has_sessions else 0.0)
@@ -356,7 +358,7 @@ def _refuse_contradictions(config: Config, where: str) -> None:
         (model.embedding_dim > 0, f"model.embedding_dim must be positive: got {model.embedding_dim}"),
         (0 <= model.id_dropout < 1, f"model.id_dropout is a share in [0, 1): got {model.id_dropout}"),
         (0 <= model.singleton_id_dropout < 1, f"model.singleton_id_dropout is a share in [0, 1): got {model.singleton_id_dropout}"),
-        (0 <= model.history_dropout < 1, f"model.history_dropout is a share in [0, 1): got {model.history_dropout}"),
+        (0 <= (model.history_dropout or 0) < 1, f"model.history_dropout is a share in [0, 1): got {model.history_dropout}"),
         (negatives.batch_size >= 1, f"negatives.batch_size must be at least 1: got {negatives.batch_size}"),
         (negatives.index_batch_size >= 0, f"negatives.index_batch_size must not be negative: got {negatives.index_batch_size}"),
         (

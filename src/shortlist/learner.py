@@ -124,7 +124,7 @@ class Learner:
             config.negatives.batch_size,
             config.model.id_dropout,
             config.model.singleton_id_dropout,
-            config.model.history_dropout,
+            config.model.history_dropout or 0.0,  # for_log has set it
             settings.seed,
             masks_of(config.loss),
             config.loss.design == "inclusion",
