@@ -20,6 +20,7 @@ from shortlist.index.engines import in_range, require, training_threads
 from shortlist.index.proposing import ProposingIndex
 
 BLOCK_DIMS = 2  # dimensions that share a 4-bit code
+CODES = 16  # of 4 bits
 LEARNED_FROM_EACH = 256  # vectors a partition that partitions are learned from
 FILE = "faiss.index"
 ADDED_AT_ONCE = 1 << 16
@@ -79,7 +80,8 @@ class FaissIndex(ProposingIndex):
     def _open_library(self, folder: Path) -> None:
         faiss = require("faiss")
         path = folder / FILE
-        faiss.set_deserialization_vector_byte_limit(path.stat().st_size)  # no count in the file may ask for more than the file holds
+        table = 4 * self.leaves * CODES * -(-self.dim // BLOCK_DIMS)  # bytes: products of centres and codes, which Faiss works out again
+        faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, table + 4))  # no count in the file may ask for more
         try:
             library = faiss.read_index(str(path))
         except RuntimeError as error:

@@ -36,7 +36,7 @@ from shortlist.index.contract import (
     known_rows,
     score_rows,
 )
-from shortlist.index.exact import ExactIndex, gather
+from shortlist.index.exact import ExactIndex, gather, largest_error
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
@@ -212,16 +212,14 @@ class ProposingIndex(Index):
                 proposed = len(rows)
                 rows = rows[allowed.mask[rows]]
                 depth = depth * len(rows) // max(proposed, 1)  # beyond its depth an effort promises nothing, nor its share of it
-            if len(rows) < k:
+            if min(len(rows), depth) < k:
                 continue
-            scores = score_rows(query, self._vectors, rows, largest)
-            if out is not None or allowed is not None:
-                rows, scores = _deepest(rows, scores, depth)
-            if excluded is not None:
-                kept = ~excluded[rows]
-                rows, scores = rows[kept], scores[kept]
-            if len(rows) >= k:
-                return rows, scores
+            if excluded is None:
+                return leading(query, self._vectors, rows, k, largest)
+            rows, scores = leading(query, self._vectors, rows, depth, largest)
+            kept = ~excluded[rows]
+            if np.count_nonzero(kept) >= k:
+                return rows[kept], scores[kept]
         return None
 
     def _efforts(self, depth: int) -> Iterator[Effort]:
@@ -257,14 +255,23 @@ def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
     )
 
 
-def _deepest(rows: Rows, scores: Float32s, depth: int) -> tuple[Rows, Float32s]:
-    """The rows with the `depth` largest scores, all that tie for the last place, unordered."""
-    if len(rows) <= depth:
-        return rows, scores
-    if not depth:
-        return rows[:0], scores[:0]
-    best = scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth]
-    return rows[best], scores[best]
+def leading(query: Float32s, vectors: Float32s, rows: Rows, count: int, largest: float) -> tuple[Rows, Float32s]:
+    """(rows, canonical scores), unordered: those of `rows` (W,) that may be among their best `count`, all of these and few more.
+
+    largest  at least |query| times the norm of any row
+
+    A float32 product is within `largest_error` of the canonical score, so a row that falls short of the count-th product by more
+    than twice that is out, and needs no exact product.
+    """
+    if len(rows) <= count:
+        return rows, score_rows(query, vectors, rows, largest)
+    if not count:
+        return rows[:0], np.empty(0, np.float32)
+    near = vectors.take(rows, axis=0)  # (W, D)
+    products = near @ query  # (W,)
+    least = np.partition(products, len(rows) - count)[len(rows) - count] - np.float32(2 * largest_error(largest, len(query)))
+    kept = np.flatnonzero(products >= least)
+    return rows[kept], score_rows(query, near, kept, largest)
 
 
 def row_mask(rows: Rows, size: int) -> NDArray[np.bool_]:
