@@ -88,6 +88,7 @@ ORDER = (
     "index/exact",
     "index/engines",
     "index/int8",
+    "index/refining",
     "index/proposing",
     "index/scann",
     "index/faiss",

@@ -29,14 +29,13 @@ from shortlist.index.contract import (
     Float32s,
     Index,
     Rows,
-    best_of_one,
     check_exclude,
     check_queries,
     check_query,
     known_rows,
-    score_rows,
 )
-from shortlist.index.exact import ExactIndex, gather, largest_error
+from shortlist.index.exact import ExactIndex, gather
+from shortlist.index.refining import best_of_rows, leading
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
@@ -177,9 +176,7 @@ class ProposingIndex(Index):
             return allowed.search_one(query, k, exclude=exclude)
         out = None if exclude is None else known_rows(exclude, self.size)
         found = self._found(query, norm, k, out, allowed)
-        if found is None:
-            return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
-        return best_of_one(*found, k)
+        return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.mask) if found is None else found
 
     @abstractmethod
     def propose(self, query: Float32s, count: int, searched: int) -> Rows:
@@ -198,7 +195,7 @@ class ProposingIndex(Index):
         """Nothing comes back: the library holds what `_save_library` wrote. Raises BundleError for files it cannot read."""
 
     def _found(self, query: Float32s, norm: float, k: int, out: Rows | None, allowed: Eligible | None) -> tuple[Rows, Float32s] | None:
-        """(rows, scores), unordered, at least k of them and the best k among them; None where no effort finds as many."""
+        """(rows, scores), each (k,), from the least effort that finds so many; None where none does."""
         largest, wanted = norm * self.exact.largest_norm, k
         if out is not None:
             wanted += min(len(out), k)  # what is left out is often the very best; longer lists are mostly elsewhere
@@ -212,14 +209,11 @@ class ProposingIndex(Index):
                 proposed = len(rows)
                 rows = rows[allowed.mask[rows]]
                 depth = depth * len(rows) // max(proposed, 1)  # beyond its depth an effort promises nothing, nor its share of it
-            if min(len(rows), depth) < k:
-                continue
-            if excluded is None:
-                return leading(query, self._vectors, rows, k, largest)
-            rows, scores = leading(query, self._vectors, rows, depth, largest)
-            kept = ~excluded[rows]
-            if np.count_nonzero(kept) >= k:
-                return rows[kept], scores[kept]
+            if excluded is not None and depth:
+                rows = leading(query, self._vectors, rows, depth, largest)
+                rows = rows[~excluded[rows]]
+            if min(len(rows), depth) >= k:
+                return best_of_rows(query, self._vectors, rows, k, largest)
         return None
 
     def _efforts(self, depth: int) -> Iterator[Effort]:
@@ -253,25 +247,6 @@ def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
         searched=min(leaves, settings.searched or math.ceil(leaves / 10)),
         rescored=rescored,
     )
-
-
-def leading(query: Float32s, vectors: Float32s, rows: Rows, count: int, largest: float) -> tuple[Rows, Float32s]:
-    """(rows, canonical scores), unordered: those of `rows` (W,) that may be among their best `count`, all of these and few more.
-
-    largest  at least |query| times the norm of any row
-
-    A float32 product is within `largest_error` of the canonical score, so a row that falls short of the count-th product by more
-    than twice that is out, and needs no exact product.
-    """
-    if len(rows) <= count:
-        return rows, score_rows(query, vectors, rows, largest)
-    if not count:
-        return rows[:0], np.empty(0, np.float32)
-    near = vectors.take(rows, axis=0)  # (W, D)
-    products = near @ query  # (W,)
-    least = np.partition(products, len(rows) - count)[len(rows) - count] - np.float32(2 * largest_error(largest, len(query)))
-    kept = np.flatnonzero(products >= least)
-    return rows[kept], score_rows(query, near, kept, largest)
 
 
 def row_mask(rows: Rows, size: int) -> NDArray[np.bool_]:
