@@ -125,6 +125,7 @@ ORDER = (
     "mining",
     # the service
     "serve/__init__",
+    "serve/heap",
     "serve/messages",
     "serve/settings",
     "serve/ids",
@@ -442,7 +443,7 @@ def test_a_server_imports_nothing_that_only_training_needs() -> None:
     code = "import json, sys; import shortlist.serve.server, shortlist.serve.service; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     loaded = json.loads(in_fresh_python("-c", code).stdout)
     assert "onnxruntime" in loaded
-    assert [name for name in ("torch", "scipy", "sklearn", "onnx", "optuna", "jinja2", "rich", "scann", "faiss") if name in loaded] == []
+    assert [name for name in ("torch", "scipy", "pyarrow", "sklearn", "onnx", "optuna", "jinja2", "rich", "scann", "faiss") if name in loaded] == []
 
 
 def test_help_is_there_in_half_a_second() -> None:
