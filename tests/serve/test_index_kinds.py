@@ -29,7 +29,8 @@ from shortlist.store import current_version
 ITEMS, K = 2003, 20
 INDEX = ["--set", f"index.target_k={K}", "--set", "index.target_recall=0.9", "--set", "index.build_threads=1"]
 APPROXIMATE: list[Any] = [pytest.param("scann", marks=needs("scann")), pytest.param("faiss", marks=needs("faiss"))]
-ALLOWED_TIMES, ALLOWED_MORE = 1.1, 150e6  # of the files, and bytes beside them
+ALLOWED_TIMES = 1.1  # of the files
+FIXED_BYTES = 195e6  # beside them: code, imports and what a process keeps of its start; benchmarks/memory.py holds a large version to 150e6
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_only_the_index_may_be_set_anew_when_publishing(run: Path, tmp_path: Pat
 def test_a_server_holds_little_beside_the_files_of_its_version(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """At this size the bound is one on what is imported and on what a process keeps of its start."""
+    """At this size nothing is bounded but what does not grow with a version. 1M x 128 leaves it 220 MB of its tenth and its 150 MB."""
     store = tmp_path / "store"
     published(run, store, kind, capsys)
     files = sum(facts.size_bytes for facts in verify_version(current_version(store)).files.values())
@@ -131,4 +132,4 @@ def test_a_server_holds_little_beside_the_files_of_its_version(
         for _ in range(50):
             assert server.ask("POST", "/recommend", b'{"k": 20}')[0] == 200
         held = memory_of(server.process.pid, store)
-    assert held["resident"] <= ALLOWED_TIMES * files + ALLOWED_MORE, held
+    assert held["resident"] <= ALLOWED_TIMES * files + FIXED_BYTES, held

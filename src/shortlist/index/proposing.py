@@ -39,8 +39,12 @@ from shortlist.index.refining import best_of_rows, leading
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
-GATHERED_SHARES = (1 / 11, 1 / 4)  # of the corpus, at least and at most: `gathered_share`
-GATHERED_ENTRIES = 6e4  # p^2 M D at which comparing a share p of the rows costs what searching 1 / p times deeper does (measured)
+GATHERED_SHARE = 1 / 4  # of the corpus: eligible rows up to which their vectors may be copied
+GATHERED_LARGEST_BYTES = 56 << 20  # of such copies: the masks that a service remembers by default hold one of them
+CODE_NS = 0.075  # a 4-bit code of a row in a partition that is looked into
+PARTITION_NS = 250.0  # a partition that is looked into, however small
+RESCORED_NS = 80.0  # a row compared by its vector, and one more for each dimension
+COMPARED_NS = 0.2  # a dimension of an eligible row that is compared with all others
 SPARE = 1.3  # times as many ineligible rows are searched past as there are on average: they are never spread evenly
 
 
@@ -138,9 +142,13 @@ class ProposingIndex(Index):
         return not self.leaves or any(effort.searched == self.leaves and effort.rescored == self.size for effort in self.efforts[:1])
 
     def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
-        """The rows of `mask`, with copies of their vectors where these are at most a `gathered_share` of the corpus."""
-        most = gathered_share(self.size, self.dim) * self.size
-        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= most else None)
+        """The rows of `mask`, with copies of their vectors where comparing them all is cheaper than searching past the others."""
+        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if self._are_compared(len(rows)) else None)
+
+    def search_ns(self, searched: int, rescored: int) -> float:
+        """Nanoseconds that a search takes, about: counted, so that tuning chooses alike on any machine."""
+        scanned = self.size * searched / self.leaves
+        return searched * PARTITION_NS + scanned * self.dim / 2 * CODE_NS + rescored * (RESCORED_NS + self.dim)
 
     def search(
         self,
@@ -200,7 +208,7 @@ class ProposingIndex(Index):
         if out is not None:
             wanted += min(len(out), k)  # what is left out is often the very best; longer lists are mostly elsewhere
         if allowed is not None:
-            wanted = math.ceil(wanted * (1 + SPARE * (self.size / len(allowed) - 1)))
+            wanted = self._depth_among(wanted, len(allowed))
         excluded = None if out is None or not len(out) else row_mask(out, self.size)
         for effort in self._efforts(wanted):
             rows = self.propose(query, effort.rescored, effort.searched)
@@ -215,6 +223,17 @@ class ProposingIndex(Index):
             if min(len(rows), depth) >= k:
                 return best_of_rows(query, self._vectors, rows, k, largest)
         return None
+
+    def _depth_among(self, k: int, eligible: int) -> int:
+        """How deep to look for k rows where so many are eligible."""
+        return math.ceil(k * (1 + SPARE * (self.size / eligible - 1)))
+
+    def _are_compared(self, eligible: int) -> bool:
+        """Are so many eligible rows compared one by one? The search that they are weighed against is for the results tuned for."""
+        if eligible > GATHERED_SHARE * self.size or 4 * eligible * self.dim > GATHERED_LARGEST_BYTES:
+            return False
+        effort = next(self._efforts(self._depth_among(self.efforts[0].depth, eligible)), None)
+        return effort is None or eligible * self.dim * COMPARED_NS <= self.search_ns(effort.searched, effort.rescored)
 
     def _efforts(self, depth: int) -> Iterator[Effort]:
         """The efforts that are good for `depth` results or more, the least first."""
@@ -232,11 +251,6 @@ class ProposingIndex(Index):
 def default_leaves(size: int) -> int:
     """Partitions for `size` rows: twice their square root. Finer ones find more by looking at less, and take longer to learn."""
     return max(1, 2 * math.isqrt(size))
-
-
-def gathered_share(size: int, dim: int) -> float:
-    """The share of eligible rows up to which they are compared one by one; above it the whole corpus is searched deeper."""
-    return min(max(math.sqrt(GATHERED_ENTRIES / (size * dim)), GATHERED_SHARES[0]), GATHERED_SHARES[1])
 
 
 def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:

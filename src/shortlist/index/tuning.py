@@ -26,9 +26,6 @@ PARTITION_STEP = 1.25  # partitions tried: as many times more at each step
 RESCORED_PER_RESULT = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 TOLERANCE = 0.005  # below the target, within which a proof passes
 SURE = 3.0  # standard deviations by which the other half of the queries may come out lower, and still pass
-CODE_NS = 0.05  # a 4-bit code of a row in a partition that is looked into
-RESCORED_NS = 80.0  # a row compared by its vector
-PARTITION_NS = 400.0  # a partition that is looked into, however small
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -94,12 +91,12 @@ def _cheapest(index: ProposingIndex, queries: Float32s, true: Rows, target: floa
     counts = sorted({min(index.size, math.ceil(depth * times)) for times in RESCORED_PER_RESULT})
     best, best_cost = Effort(depth=depth, searched=index.leaves, rescored=counts[-1]), math.inf
     for searched in _partitions(at_least, index.leaves):
-        if _cost(index, searched, counts[0]) >= best_cost:
+        if index.search_ns(searched, counts[0]) >= best_cost:
             break  # more partitions cost more than the best so far, whatever is re-scored
         recalls = _recalls(index, queries, true, searched, counts)
         for count, recall in zip(counts, recalls.T, strict=True):
             goal = max(target, target - TOLERANCE + SURE * _deviation(recall))
-            if recall.mean() >= goal and (cost := _cost(index, searched, count)) < best_cost:
+            if recall.mean() >= goal and (cost := index.search_ns(searched, count)) < best_cost:
                 best, best_cost = Effort(depth=depth, searched=searched, rescored=count), cost
     return best
 
@@ -119,12 +116,6 @@ def _recalls(index: ProposingIndex, queries: Float32s, true: Rows, searched: int
 def _deviation(recall: NDArray[np.float64]) -> float:
     """The standard deviation of the difference between the means of two halves, each as long and as scattered as `recall` (N,)."""
     return float(recall.std()) * math.sqrt(2 / len(recall))
-
-
-def _cost(index: ProposingIndex, searched: int, rescored: int) -> float:
-    """Nanoseconds that a search takes, about."""
-    scanned = index.size * searched / index.leaves
-    return searched * PARTITION_NS + scanned * index.dim / 2 * CODE_NS + rescored * (RESCORED_NS + index.dim)
 
 
 def _partitions(first: int, last: int) -> Iterator[int]:
