@@ -33,14 +33,10 @@ REQUESTS, HISTORY, K = 500, 20, 100
 def main() -> None:
     options = read_options()
     results = [measured(options, kind) for kind in options.kinds]
-    print(f"{'kind':8}" + "".join(f"{head:>12}" for head in ("files MB", "allowed", "resident", "pss", "of files", "libraries", "heap", "peak")))
+    columns = ("files", "allowed", "resident", "pss", "mapped_of_files", "libraries", "heap", "peak")
+    print(f"{'kind, MB':8}" + "".join(f"{head.removeprefix('mapped_').replace('_', ' '):>11}" for head in columns))
     for one in results:
-        print(
-            f"{one['kind']:8}"
-            + "".join(
-                f"{one[name] / MB:12.0f}" for name in ("files", "allowed", "resident", "pss", "mapped_of_files", "libraries", "heap", "peak")
-            )
-        )
+        print(f"{one['kind']:8}" + "".join(f"{one[name] / MB:11.0f}" for name in columns))
     if options.json:
         print(json.dumps({"benchmark": "memory", "items": options.items, "dim": options.dim, "results": results, **run_record()}))
 

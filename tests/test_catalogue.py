@@ -170,7 +170,9 @@ def test_ids_of_csv_come_back_as_they_came(tmp_path: Path) -> None:
 
 
 def test_a_written_catalogue_opens_to_the_same_table(tmp_path: Path) -> None:
-    frame = pl.DataFrame({"item_id": ["b", "a", "é"], "look": pl.Series([[1.0], None, [2.0]], dtype=pl.Array(pl.Float32, 1)), "n": [1, 2, 3]})
+    frame = pl.DataFrame(
+        {"item_id": ["b", "a", "é"], "look": pl.Series([[1.0], None, [2.0]], dtype=pl.Array(pl.Float32, 1)), "n": [1, 2, 3]}
+    )
     frame.write_parquet(tmp_path / "items.parquet")
     read = read_catalogue(str(tmp_path / "items.parquet"), "item_id")
     read.frame.write_parquet(tmp_path / "[1] published.parquet")

@@ -440,10 +440,15 @@ print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
 
 def test_a_server_imports_nothing_that_only_training_needs() -> None:
     """Each would be resident in every serving process: scipy's sparse matrices alone are 18 MB."""
-    code = "import json, sys; import shortlist.serve.server, shortlist.serve.service; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    code = """
+import json, sys
+import shortlist.serve.server, shortlist.serve.service
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
     loaded = json.loads(in_fresh_python("-c", code).stdout)
     assert "onnxruntime" in loaded
-    assert [name for name in ("torch", "scipy", "pyarrow", "sklearn", "onnx", "optuna", "jinja2", "rich", "scann", "faiss") if name in loaded] == []
+    unneeded = ("torch", "scipy", "pyarrow", "sklearn", "onnx", "optuna", "jinja2", "rich", "scann", "faiss")
+    assert [name for name in unneeded if name in loaded] == []
 
 
 def test_help_is_there_in_half_a_second() -> None:

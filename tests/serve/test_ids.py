@@ -13,7 +13,12 @@ from shortlist.serve.ids import HashedIds, IdTable, IntegerIds, KeptIds, _Joined
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 LONG = st.tuples(st.text(max_size=5), st.sampled_from(["", "\0", "x" * 97])).map("".join)  # joined, not padded
-TABLES = {"integers": (IntegerIds, INTEGERS), "kept": (KeptIds, st.text(max_size=5)), "hashed": (HashedIds, st.text(max_size=5)), "long": (HashedIds, LONG)}
+TABLES = {
+    "integers": (IntegerIds, INTEGERS),
+    "kept": (KeptIds, st.text(max_size=5)),
+    "hashed": (HashedIds, st.text(max_size=5)),
+    "long": (HashedIds, LONG),
+}
 
 
 @pytest.mark.parametrize("name", TABLES)

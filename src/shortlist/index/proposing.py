@@ -190,6 +190,10 @@ class ProposingIndex(Index):
     def propose(self, query: Float32s, count: int, searched: int) -> Rows:
         """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
 
+    def propose_all(self, queries: Float32s, count: int, searched: int, *, threads: int) -> list[Rows]:
+        """What `propose` says of each of the queries (N, D), but for the order of rows with equal codes; faster, for tuning."""
+        return [self.propose(query, count, searched) for query in queries]
+
     @abstractmethod
     def _build_library(self, settings: IndexSettings) -> None:
         """Nothing comes back: the library holds the codes of all vectors."""
