@@ -89,6 +89,7 @@ ORDER = (
     "index/exact",
     "index/engines",
     "index/int8",
+    "index/refining",
     "index/proposing",
     "index/scann",
     "index/faiss",
@@ -125,6 +126,7 @@ ORDER = (
     "mining",
     # the service
     "serve/__init__",
+    "serve/heap",
     "serve/messages",
     "serve/settings",
     "serve/ids",
@@ -436,6 +438,19 @@ print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
     loaded = json.loads(in_fresh_python("-c", code).stdout.splitlines()[-1])
     assert "shortlist" in loaded
     assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_a_server_imports_nothing_that_only_training_needs() -> None:
+    """Each would be resident in every serving process: scipy's sparse matrices alone are 18 MB."""
+    code = """
+import json, sys
+import shortlist.serve.server, shortlist.serve.service
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+    loaded = json.loads(in_fresh_python("-c", code).stdout)
+    assert "onnxruntime" in loaded
+    unneeded = ("torch", "scipy", "pyarrow", "sklearn", "onnx", "optuna", "jinja2", "rich", "scann", "faiss")
+    assert [name for name in unneeded if name in loaded] == []
 
 
 def test_help_is_there_in_half_a_second() -> None:

@@ -59,7 +59,7 @@ def test_efforts_reach_the_target_and_a_cheaper_one_would_not() -> None:
         assert proof.recall == tuning.mean_recall(tuned, tuning.split(queries, SETTINGS)[1], 10)
         assert proof.recall >= target - tuning.TOLERANCE
         best = tuned.efforts[0]
-        assert best.searched == 20 or tuning._cost(tuned, best.searched, best.rescored) < tuning._cost(tuned, 20, 100)
+        assert best.searched == 20 or tuned.search_ns(best.searched, best.rescored) < tuned.search_ns(20, 100)
         weaker = Effort(best.depth, max(1, best.searched // 2), best.rescored)
         assert tuning.mean_recall(tuned.with_efforts([weaker]), queries, 10) < target
 

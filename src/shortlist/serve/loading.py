@@ -12,6 +12,7 @@ from shortlist.config import IndexSettings
 from shortlist.errors import BadRequestError, BundleError
 from shortlist.index.exact import ExactIndex
 from shortlist.serve.answering import Answering, Pinned, encoded
+from shortlist.serve.heap import trim
 from shortlist.serve.messages import RecommendRequest
 from shortlist.serve.overlay import Floats
 from shortlist.serve.settings import ServeSettings
@@ -54,6 +55,7 @@ def load_version(folder: Path, settings: ServeSettings, recent: Sequence[Recomme
             f"{folder} must answer with a recall@{settings.canary_k} of at least {target:g} against exact search: "
             f"got {recall:.4f} over {len(queries)} queries; publish it again with another index"
         )
+    trim()
     return Loaded(version, recall)
 
 

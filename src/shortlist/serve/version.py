@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from shortlist.array_files import give_back
 from shortlist.bundle import Bundle, open_bundle
 from shortlist.index.contract import Eligible
 from shortlist.serve.admission import Admitted
@@ -97,8 +97,9 @@ class LiveVersion:
 def open_version(folder: Path, *, predicate_cache_bytes: int) -> LiveVersion:
     """The version in `folder`, every file verified. Raises BundleError naming the file that does not fit."""
     bundle = open_bundle(folder)
-    pa.default_memory_pool().release_unused()  # what reading tables took, it would keep
     popularity, popular = popular_order(bundle)
+    if bundle.popularity is not None:
+        give_back(bundle.popularity)
     return LiveVersion(
         name=bundle.name,
         bundle=bundle,
