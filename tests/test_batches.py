@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import HISTORY_LAST, ITEMS, small_dataset
 
-from shortlist.batches import Batch, BatchMaker, Features, _epoch_order, compact, localise
+from shortlist.batches import Batch, BatchMaker, _epoch_order
 from shortlist.dataset import Dataset, open_examples
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.frequency import exact_frequency
+from shortlist.local_rows import Features, compact, localise
 from shortlist.negatives import MixedNegatives
 
 QUERIES, DRAWN = 17, 23  # beside 53 items and a history of 7
@@ -201,7 +202,7 @@ def test_table_rows_are_distinct_rising_and_all_used(dataset: Dataset) -> None:
 
 @given(st.lists(st.integers(0, 28), max_size=40))
 def test_compact_values_are_their_places_among_the_distinct(values: list[int]) -> None:
-    distinct, places = compact(np.array(values, np.int64), 29)
+    distinct, places = compact(np.array(values, np.int32), 29)
     assert distinct.tolist() == sorted(set(values))
     assert distinct[places].tolist() == values
 

@@ -154,6 +154,7 @@ class TrainSettings(Section, frozen=True):
     seed: int = 0
     threads: int | None = None  # absent: what torch chooses
     matmul: Literal["auto", "float32", "bfloat16"] = "auto"
+    passes: Literal["auto", "eager", "compiled"] = "auto"  # over memory: in C where there is a compiler, or eager
 
 
 class EvaluateSettings(Section, frozen=True):
