@@ -128,6 +128,7 @@ ORDER = (
     "serve/settings",
     "serve/ids",
     "serve/context",
+    "serve/tower",
     "serve/query_path",
     "serve/predicates",
     "serve/overlay",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,7 @@ from shortlist.serve.predicates import PredicateMasks
 from shortlist.serve.query_path import PublishedHistories, QueryPath, plain, published_histories
 
 
-@dataclass(frozen=True, eq=False)
-class QueryVector:
+class QueryVector(NamedTuple):
     """A vector and the version whose query tower made it: it means nothing in another."""
 
     version: LiveVersion
@@ -71,7 +70,7 @@ class LiveVersion:
     def embeddings_of(self, overlay: Overlay, rows: Rows) -> Floats:
         """(n, D) what queries see of the items at `rows`, none of them -1."""
         if not len(overlay.ids):
-            return self.embeddings[rows]
+            return self.embeddings.take(rows, axis=0)
         is_slot = rows >= overlay.sealed
         found = self.embeddings[np.where(is_slot, 0, rows)]
         found[is_slot] = overlay.embeddings[rows[is_slot] - overlay.sealed]
