@@ -25,6 +25,7 @@ ORDER = (
     "__init__",
     "errors",
     "config",
+    "pace",
     "id_places",
     "user_order",
     "array_files",

@@ -26,6 +26,7 @@ from shortlist.features.lookup import look_up
 from shortlist.index.contract import Index
 from shortlist.index.kinds import open_index
 from shortlist.manifest import verify_version
+from shortlist.pace import step
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
 from shortlist.saved_arrays import open_arrays
 from shortlist.store import current_version
@@ -149,7 +150,9 @@ def _opened(path: Path, opener: Callable[[Path], Opened]) -> Opened:
     """What `opener` makes of a file or folder. Raises BundleError naming it for whatever is wrong with it."""
     try:
         with np.errstate(over="raise"):  # a shape whose product overflows
-            return opener(path)
+            opened = opener(path)
+        step()
+        return opened
     except BundleError:
         raise
     except Exception as error:  # the hash fits, so a publisher wrote it so: every library has exceptions of its own for that

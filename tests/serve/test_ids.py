@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.errors import BadRequestError
+from shortlist.serve import ids as serve_ids
 from shortlist.serve.ids import SHORT, HashedIds, IdTable, IntegerIds, KeptIds, open_ids
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -73,9 +74,16 @@ def test_many_strings_keep_no_objects() -> None:
 def test_ids_whose_guesses_collide_are_told_apart() -> None:
     ids = [f"i{row}" for row in range(997)]
     table = KeptIds(pl.Series(ids), "item")
-    assert len(set(table._places(ids).tolist())) < len(ids), "no two share a place: the test shows nothing"
+    assert len(set(table._guesses.tolist())) < len(ids), "no two share a place: the test shows nothing"
     assert table.rows_of(ids).tolist() == list(range(997))
     assert table.rows_of([f"j{row}" for row in range(997)]).tolist() == [-1] * 997
+
+
+def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_ids, "_hashes", lambda values: np.array([len(value) for value in values], np.int64))
+    ids = ["ab", "cd", "xyz", "ef", ""]
+    table = KeptIds(pl.Series(ids), "item")
+    assert table.rows_of([*ids, "gh", "u", "xy"]).tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
 
 
 def test_zero_letters_at_the_end_of_an_id_come_back() -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from shortlist.errors import BundleError, NotFoundError, ShortlistError, UnavailableError
 from shortlist.manifest import published_facts
+from shortlist.pace import unhurried
 from shortlist.serve.answering import Pinned
 from shortlist.serve.compaction import compacted
 from shortlist.serve.ids import Id
@@ -205,7 +206,8 @@ class Live:
         if folder.name == previous:
             return Reloaded(version=previous, previous=previous, changed=False)
         try:
-            loaded = load_version(folder, self._settings, self._recent())
+            with unhurried(self._settings.load_share):
+                loaded = load_version(folder, self._settings, self._recent())
             if first is not None:
                 first()
             self._switch(loaded)

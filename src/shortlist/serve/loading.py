@@ -11,6 +11,7 @@ import numpy as np
 from shortlist.config import IndexSettings
 from shortlist.errors import BadRequestError, BundleError
 from shortlist.index.exact import ExactIndex
+from shortlist.pace import step
 from shortlist.serve.answering import Answering, Pinned, encoded
 from shortlist.serve.messages import RecommendRequest
 from shortlist.serve.overlay import Floats
@@ -21,6 +22,7 @@ _PAGE_BYTES = 4096
 _REFERENCE_ITEMS = 16  # encoded again
 _REFERENCE_TOLERANCE = 1e-3  # of the longest vector
 _QUERIES_AT_ONCE = 16
+_WARMING = 32  # queries that warm an exact index
 _TOLERANCE = 0.02  # below the recall that was proved when publishing: recent queries are others, and few
 
 
@@ -62,13 +64,17 @@ def recall_of(version: LiveVersion, queries: Floats, k: int) -> float:
     index, k = version.bundle.index, min(k, len(version.vectors))
     if not len(queries):
         return 1.0
-    found = [index.search_one(query, k)[0] for query in queries]
+    found = []
+    for query in queries:
+        found.append(index.search_one(query, k)[0])
+        step()
     if index.is_exact:
         return 1.0
     exact = ExactIndex.build(version.vectors, IndexSettings())
     hits = 0
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         true, _ = exact.search(queries[start : start + _QUERIES_AT_ONCE], k)
+        step()
         hits += sum(len(np.intersect1d(line, found[start + place])) for place, line in enumerate(true))
     return hits / (k * len(queries))
 
@@ -96,15 +102,20 @@ def _check_towers(version: LiveVersion) -> None:
 
 
 def _queries(version: LiveVersion, settings: ServeSettings, recent: Sequence[RecommendRequest]) -> Floats:
-    """(n, S) vectors of the recent requests, filled up with held-out queries of the version where they are few."""
+    """(n, S) vectors of the recent requests, filled up with held-out queries of the version where they are few.
+
+    An exact index is warmed with some, and needs no judge.
+    """
+    warming, judging = (_WARMING, _WARMING) if version.bundle.index.is_exact else (settings.warm_queries, settings.canary_queries)
     answering, pinned = Answering(settings, None), Pinned.of(version, version.empty_overlay())
     vectors = []
-    for request in recent[: settings.warm_queries]:
+    for request in recent[-warming:]:
         try:
             vectors.append(encoded(pinned, answering.understood(pinned, request, [])).values)
         except BadRequestError:  # one that this version cannot mean: its callers will be told so
             continue
+        step()
     published = version.bundle.queries
     if published is not None:
-        vectors.append(published[: max(0, settings.canary_queries - len(vectors))])
+        vectors.append(published[: max(0, judging - len(vectors))])
     return np.concatenate([version.vectors[:0], *vectors])

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from shortlist.bundle import Bundle, open_bundle
 from shortlist.index.contract import Eligible
+from shortlist.pace import step
 from shortlist.serve.admission import Admitted
 from shortlist.serve.ids import Id, IdTable, open_ids
 from shortlist.serve.overlay import Floats, Overlay, Rows, empty_overlay
@@ -97,6 +98,7 @@ def open_version(folder: Path, *, predicate_cache_bytes: int) -> LiveVersion:
     """The version in `folder`, every file verified. Raises BundleError naming the file that does not fit."""
     bundle = open_bundle(folder)
     pa.default_memory_pool().release_unused()  # what reading tables took, it would keep
+    step()
     popularity, popular = popular_order(bundle)
     return LiveVersion(
         name=bundle.name,
