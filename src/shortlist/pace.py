@@ -16,23 +16,25 @@ from contextlib import contextmanager
 class _Own(threading.local):
     share = 1.0  # of the time, that this thread works
     since_s = 0.0  # when it last began to
+    hurry: threading.Event | None = None  # set: no more rests
 
 
 _own = _Own()
 
 
 @contextmanager
-def unhurried(share: float) -> Iterator[None]:
-    """In the block, this thread works for `share` of the time at most, as far as its steps are short."""
-    before, _own.share, _own.since_s = _own.share, share, time.perf_counter()
+def unhurried(share: float, hurry: threading.Event) -> Iterator[None]:
+    """In the block, this thread works for `share` of the time at most, as far as its steps are short; until `hurry` is set."""
+    before = _own.share, _own.since_s, _own.hurry
+    _own.share, _own.since_s, _own.hurry = share, time.perf_counter(), hurry
     try:
         yield
     finally:
-        _own.share = before
+        _own.share, _own.since_s, _own.hurry = before
 
 
 def step() -> None:
     """Nothing comes back. A step is over: an unhurried thread rests now, any other goes on."""
-    if _own.share < 1:
-        time.sleep((time.perf_counter() - _own.since_s) * (1 / _own.share - 1))
+    if _own.hurry is not None:
+        _own.hurry.wait((time.perf_counter() - _own.since_s) * (1 / _own.share - 1))
         _own.since_s = time.perf_counter()

@@ -11,6 +11,7 @@ import numpy as np
 from shortlist.config import IndexSettings
 from shortlist.errors import BadRequestError, BundleError
 from shortlist.index.exact import ExactIndex
+from shortlist.index.proposing import ProposingIndex
 from shortlist.pace import step
 from shortlist.serve.answering import Answering, Pinned, encoded
 from shortlist.serve.messages import RecommendRequest
@@ -43,20 +44,24 @@ def load_version(folder: Path, settings: ServeSettings, recent: Sequence[Recomme
     try:
         _touch(version)
         _check_towers(version)
-        queries = _queries(version, settings, recent)
+        queries = judging_queries(version, settings, recent)
         recall = recall_of(version, queries, settings.canary_k)
     except BundleError:
         raise
     except Exception as error:  # files that fit their hashes, and not each other
         raise BundleError(f"{folder} must answer: {type(error).__name__}: {error}; publish it again") from error
-    config = version.bundle.config.index
-    target = config.target_recall - _TOLERANCE if settings.canary_recall is None else settings.canary_recall
+    target = least_recall(version, settings)
     if recall < target:
         raise BundleError(
             f"{folder} must answer with a recall@{settings.canary_k} of at least {target:g} against exact search: "
             f"got {recall:.4f} over {len(queries)} queries; publish it again with another index"
         )
     return Loaded(version, recall)
+
+
+def least_recall(version: LiveVersion, settings: ServeSettings) -> float:
+    """The recall below which the version's index is no good."""
+    return version.bundle.config.index.target_recall - _TOLERANCE if settings.canary_recall is None else settings.canary_recall
 
 
 def recall_of(version: LiveVersion, queries: Floats, k: int) -> float:
@@ -70,7 +75,7 @@ def recall_of(version: LiveVersion, queries: Floats, k: int) -> float:
         step()
     if index.is_exact:
         return 1.0
-    exact = ExactIndex.build(version.vectors, IndexSettings())
+    exact = index.exact if isinstance(index, ProposingIndex) else ExactIndex.build(version.vectors, IndexSettings())
     hits = 0
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         true, _ = exact.search(queries[start : start + _QUERIES_AT_ONCE], k)
@@ -101,7 +106,7 @@ def _check_towers(version: LiveVersion) -> None:
         )
 
 
-def _queries(version: LiveVersion, settings: ServeSettings, recent: Sequence[RecommendRequest]) -> Floats:
+def judging_queries(version: LiveVersion, settings: ServeSettings, recent: Sequence[RecommendRequest]) -> Floats:
     """(n, S) vectors of the recent requests, filled up with held-out queries of the version where they are few.
 
     An exact index is warmed with some, and needs no judge.
