@@ -145,8 +145,8 @@ class Int8Index(Index):
         if allowed is not None and (allowed.gathered is not None or not len(allowed)):
             return allowed.search_one(query, k, exclude=exclude)
         upper, width = self._bounds(query, norm)
-        if allowed is not None:
-            upper[~allowed.mask] = -np.inf
+        if allowed is not None and allowed.penalty is not None:
+            upper += allowed.penalty
         if exclude is not None:
             upper[known_rows(exclude, self.size)] = -np.inf
         least = reached_by((upper - width)[None], k)[0]
