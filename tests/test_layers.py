@@ -62,6 +62,9 @@ ORDER = (
     "prior",
     "streaming",
     "negatives",
+    "compiled",
+    "kernels",
+    "local_rows",
     "tower_inputs",
     "tiles",
     "losses",
@@ -76,6 +79,7 @@ ORDER = (
     "learner",
     "diagnostics",
     "train",
+    "both_ways",
     "calibration",
     # judging
     "metrics/__init__",
@@ -224,7 +228,22 @@ ORDER = (
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("tower_inputs", "tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    *(
+        "kernels",
+        "tower_inputs",
+        "tiles",
+        "losses",
+        "tables",
+        "layers",
+        "towers",
+        "encode",
+        "memory",
+        "checkpoint",
+        "learner",
+        "diagnostics",
+        "train",
+    ),
+    "both_ways",
     "calibration",
     *("run", "export", "growth"),
 }

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from shortlist.config import ModelSettings
+from shortlist.kernels import kernels
 
 NORM_FLOOR = 1e-6  # keeps a zero vector from dividing by zero
 _ABSENT = -1e30  # a score below all others, finite so that a row of nothing else has no nan
@@ -33,6 +38,60 @@ def top_layer(stack: nn.Sequential) -> nn.Linear:
     top = stack[-1]
     assert isinstance(top, nn.Linear)
     return top
+
+
+def through_layers(stack: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    """(n, D) what `hidden_layers` make of x (n, width); the first layer's last `width` inputs where it has more, the others being 0.
+
+    With compiled passes a layer is its products and one pass more each way; else, and behind cross layers, it is torch's modules.
+    """
+    first = stack[0]
+    if not isinstance(first, nn.Linear):
+        return stack(x)  # type: ignore[no-any-return]
+    weight = first.weight if x.shape[1] == first.in_features else first.weight[:, first.in_features - x.shape[1] :]
+    if kernels() is None:
+        return stack[1:](functional.linear(x, weight, first.bias))  # type: ignore[no-any-return]
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    rest = [part for layer in list(stack)[1:] if isinstance(layer, nn.Linear) for part in (layer.weight, layer.bias)]
+    deep: torch.Tensor = _HiddenLayers.apply(kind, x, weight, first.bias, *rest)  # type: ignore[no-untyped-call]
+    return deep
+
+
+class _HiddenLayers(torch.autograd.Function):
+    """x -> W2 relu(W1 x + b1) + b2 and so on, in products of one type; weights and biases in turns."""
+
+    @staticmethod
+    def forward(ctx: Any, kind: torch.dtype, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        passes = kernels()
+        assert passes is not None
+        weights, biases = [weight.to(kind) for weight in parameters[::2]], parameters[1::2]
+        outputs = [x.to(kind)]
+        with torch.autocast("cpu", enabled=False):
+            for place, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+                outputs.append(outputs[-1] @ weight.T)
+                passes.add_bias(outputs[-1], bias, cuts=place + 1 < len(weights))
+        ctx.save_for_backward(*outputs[:-1], *weights)
+        ctx.kind_of_x = x.dtype
+        return outputs[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        passes = kernels()
+        assert passes is not None
+        count = len(ctx.saved_tensors) // 2
+        inputs, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        gradient = gradient.contiguous()
+        of_bias = gradient.sum(dim=0, dtype=torch.float32)
+        found: list[torch.Tensor | None] = []
+        for place in reversed(range(count)):
+            found = [(gradient.T @ inputs[place]).float(), of_bias, *found]
+            if place == 0:
+                break
+            gradient = gradient @ weights[place]
+            of_bias = passes.relu_backward(gradient, inputs[place])
+        of_x = (gradient @ weights[0]).to(ctx.kind_of_x) if ctx.needs_input_grad[1] else None
+        return None, of_x, *found
 
 
 class CrossLayers(nn.Module):
@@ -106,6 +165,27 @@ def masked_softmax(scores: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 
 
 def normalise(vectors: torch.Tensor) -> torch.Tensor:
-    """The vectors at length 1."""
+    """The vectors (n, D) at length 1."""
+    if kernels() is not None and vectors.dtype == torch.float32:
+        unit: torch.Tensor = _Normalise.apply(vectors)  # type: ignore[no-untyped-call]
+        return unit
     length: torch.Tensor = vectors.norm(dim=1, keepdim=True)
     return vectors / length.clamp_min(NORM_FLOOR)
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: torch.Tensor) -> torch.Tensor:
+        passes = kernels()
+        assert passes is not None
+        units, lengths = passes.normalise(vectors.contiguous(), NORM_FLOOR)
+        ctx.save_for_backward(units, lengths)
+        return units
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        passes = kernels()
+        assert passes is not None
+        units, lengths = ctx.saved_tensors
+        return passes.normalise_backward(gradient.contiguous(), units, lengths, NORM_FLOOR)
