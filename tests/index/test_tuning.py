@@ -87,6 +87,27 @@ def test_a_recall_below_the_target_is_refused_with_its_numbers() -> None:
         tuning.tuned(index.with_efforts([Effort(10, 1, 10)]), normal(2, 200, 7), fixed)
 
 
+def test_a_proof_that_falls_short_makes_the_efforts_harder_and_three_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    index, queries = ByPartition.build(normal(1, 499, 7), SETTINGS), normal(2, 300, 7)
+    targets: list[float] = []
+    efforts = tuning._efforts
+
+    def watched(index: ProposingIndex, queries: Float32s, settings: IndexSettings) -> list[Effort]:
+        targets.append(settings.target_recall)
+        return efforts(index, queries, settings)
+
+    monkeypatch.setattr(tuning, "_efforts", watched)
+    proofs = iter([0.55, 0.58, 0.61])
+    monkeypatch.setattr(tuning, "mean_recall", lambda *_: next(proofs))
+    _, proof = tuning.tuned(index, queries, msgspec.structs.replace(SETTINGS, target_recall=0.6))
+    assert (proof.recall, proof.attempts) == (0.61, 3)
+    assert targets == pytest.approx([0.6, 0.65, 0.67])  # each raised by what was missing: .05, then .02
+    proofs = iter([0.5, 0.5, 0.5, 0.9])
+    with pytest.raises(BundleError, match=r"got 0\.5000 on 150 held-out"):
+        tuning.tuned(index, queries, msgspec.structs.replace(SETTINGS, target_recall=0.6))
+    assert next(proofs) == 0.9
+
+
 def test_too_few_queries_prove_nothing() -> None:
     with pytest.raises(BundleError, match="at least 100 held-out queries: got 99"):
         tuning.tuned(ByPartition.build(normal(1, 997, 7), SETTINGS), normal(2, 99, 7), SETTINGS)

@@ -125,9 +125,11 @@ class Eligible:
     rows      (E,) int64, ascending
     gathered  an index over copies of the vectors of just these rows, where they are few enough to be compared one by one;
               its row i is rows[i], so ties fall as they must
+    penalty   (M,) float32, 0 where the mask is true and -inf elsewhere, where nothing is gathered: adding it to all scores takes a
+              twentieth of the time that assigning by the mask takes
     """
 
-    __slots__ = ("gathered", "index", "mask", "rows")
+    __slots__ = ("gathered", "index", "mask", "penalty", "rows")
 
     def __init__(self, index: Index, mask: NDArray[np.bool_], *, gather: Callable[[Rows], Index | None]) -> None:
         """gather   gets the rows, at least one; returns an index over their vectors, or None where they are too many."""
@@ -138,6 +140,10 @@ class Eligible:
         self.rows: Rows = np.flatnonzero(self.mask)
         self.rows.flags.writeable = False
         self.gathered = gather(self.rows) if len(self.rows) else None
+        self.penalty: Float32s | None = None
+        if len(self.rows) and self.gathered is None:
+            self.penalty = np.where(self.mask, np.float32(0), np.float32(-np.inf))
+            self.penalty.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -184,7 +184,7 @@ class ProposingIndex(Index):
             return allowed.search_one(query, k, exclude=exclude)
         out = None if exclude is None else known_rows(exclude, self.size)
         found = self._found(query, norm, k, out, allowed)
-        return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.mask) if found is None else found
+        return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.penalty) if found is None else found
 
     @abstractmethod
     def propose(self, query: Float32s, count: int, searched: int) -> Rows:

@@ -127,4 +127,5 @@ def _seconds_of(text: Any) -> float | None:
 
 def _size_bytes(eligible: Eligible) -> int:
     gathered = 0 if eligible.gathered is None else len(eligible) * eligible.index.dim * 4
-    return eligible.mask.nbytes + eligible.rows.nbytes + gathered
+    penalty = 0 if eligible.penalty is None else eligible.penalty.nbytes
+    return eligible.mask.nbytes + eligible.rows.nbytes + penalty + gathered
