@@ -26,10 +26,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def maker_of(
-    dataset: Dataset, *, batch_size: int = QUERIES, id_dropout: float = 0.0, history_dropout: float = 0.0, seed: int = 3
+    dataset: Dataset,
+    *,
+    batch_size: int = QUERIES,
+    id_dropout: float = 0.0,
+    singleton_id_dropout: float = 0.0,
+    history_dropout: float = 0.0,
+    seed: int = 3,
 ) -> BatchMaker:
     negatives = MixedNegatives(exact_frequency(dataset.item_counts), DRAWN)
-    return BatchMaker(dataset, dataset.train, negatives, batch_size, id_dropout, history_dropout, seed)
+    return BatchMaker(dataset, dataset.train, negatives, batch_size, id_dropout, singleton_id_dropout, history_dropout, seed)
 
 
 def assembled(
@@ -226,6 +232,23 @@ def test_id_dropout_shows_unknown_ids_and_touches_nothing_else(dataset: Dataset)
         if field.name != "items":
             assert content(getattr(plain, field.name)) == content(getattr(dropped, field.name)), field.name
     assert content(dataset.item_features) == before
+
+
+def test_an_item_chosen_once_is_hidden_where_it_is_the_positive_and_others_keep_their_ids(dataset: Dataset) -> None:
+    once = np.zeros(len(dataset.items), np.int64)
+    once[: len(dataset.items) // 2] = 1  # half of the corpus was chosen once, by decree
+    changed = replace(dataset, item_counts=once)
+    rng, hidden_positives, positives = np.random.default_rng(5), 0, 0
+    for _ in range(20):
+        chosen, _, plain = assembled(changed)
+        _, _, dropped = assembled(changed, maker_of(changed, singleton_id_dropout=0.5), rng)
+        shown = np.array(entries(dropped.items.columns["item_id"], dropped.items.table_rows["item_id"]))
+        own = np.array(entries(plain.items.columns["item_id"], plain.items.table_rows["item_id"]))
+        may_hide = np.isin(plain.item_row, dataset.train.item_row[chosen]) & (once[plain.item_row] == 1)
+        assert (shown[~may_hide] == own[~may_hide]).all()
+        hidden_positives += int((shown != own).sum())
+        positives += int(may_hide.sum())
+    assert positives > 50 and 0.35 < hidden_positives / positives < 0.65
 
 
 def test_an_item_is_hidden_in_all_its_roles_or_in_none(dataset: Dataset) -> None:

@@ -83,6 +83,7 @@ class BatchMaker:
     negatives: Negatives
     batch_size: int
     id_dropout: float
+    singleton_id_dropout: float
     history_dropout: float
     seed: int
     masks: tuple[Mask, ...] = ()
@@ -119,8 +120,8 @@ class BatchMaker:
         size = len(examples)
         item_row, candidates, place = _distinct_items(len(dataset.items), column_rows, np.concatenate([queries.seed_row, history.ravel()]))
         items = {name: taken(column, item_row) for name, column in dataset.item_features.items()}
-        if rng is not None and self.id_dropout:
-            items = self._hide_ids(items, rng)
+        if rng is not None and max(self.id_dropout, self.singleton_id_dropout):
+            items = self._hide_ids(items, self._hidden_shares(item_row, examples.item_row), rng)
         return Batch(
             item_row,
             candidates,
@@ -184,7 +185,18 @@ class BatchMaker:
     def _known(self) -> KnownItems:
         return known_items(self.examples)
 
-    def _hide_ids(self, items: dict[str, FeatureArray], rng: np.random.Generator) -> dict[str, FeatureArray]:
+    def _hidden_shares(self, item_row: NDArray[np.int64], positive: NDArray[np.integer]) -> NDArray[np.float64]:
+        """(n,) how often each of the items shows no id of its own.
+
+        A positive that the window chose once would, without this very choice, be an item that nobody chose. Half of the time it is
+        learned as one: so the unknown id learns how likely such items are, in the share that Good and Turing give them.
+        """
+        is_positive = np.zeros(len(self.dataset.items), bool)
+        is_positive[positive] = True
+        is_once = is_positive[item_row] & (self.dataset.item_counts[item_row] == 1)
+        return np.where(is_once, max(self.id_dropout, self.singleton_id_dropout), self.id_dropout)
+
+    def _hide_ids(self, items: dict[str, FeatureArray], share: NDArray[np.float64], rng: np.random.Generator) -> dict[str, FeatureArray]:
         """The same entries with a share of their ids shown as unknown, so that content learns to stand alone."""
         name = self.dataset.item_encoder.id_feature()
         if name is None:
@@ -194,7 +206,7 @@ class BatchMaker:
         assert isinstance(ids, Ids) and isinstance(encoder, CategoryEncoder)
         buckets = encoder.vocabulary.unknown_buckets
         hidden = FIRST_UNKNOWN_ROW + rng.integers(0, buckets, len(ids)).astype(np.int32)
-        return {**items, name: Ids(np.where(rng.random(len(ids)) < self.id_dropout, hidden, ids.values))}
+        return {**items, name: Ids(np.where(rng.random(len(ids)) < share, hidden, ids.values))}
 
 
 @lru_cache(maxsize=1)

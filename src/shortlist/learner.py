@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from shortlist.batches import Batch, BatchMaker, Mine
 from shortlist.compiled import choose_passes
-from shortlist.config import Config, FrequencySettings, LossSettings, Mask
+from shortlist.config import Config, FrequencySettings, LossSettings, Mask, for_log
 from shortlist.dataset import Dataset, Examples
 from shortlist.encode import encode_corpus
 from shortlist.errors import ConfigError, TrainingError
@@ -96,6 +96,7 @@ class Learner:
         """
         if config.negatives.mined_from is not None and mine is None:
             raise ConfigError("negatives.mined_from needs a miner, which only `shortlist train` and `evaluate` open; take it out here")
+        config = for_log(config, len(dataset.train))
         settings = config.train
         counts = np.bincount(examples.item_row, minlength=len(dataset.items))
         generator = torch.Generator().manual_seed(settings.seed)
@@ -125,7 +126,8 @@ class Learner:
             self.negatives,
             config.negatives.batch_size,
             config.model.id_dropout,
-            config.model.history_dropout,
+            config.model.singleton_id_dropout,
+            config.model.history_dropout or 0.0,  # for_log has set it
             settings.seed,
             masks_of(config.loss),
             config.loss.design == "inclusion",

@@ -118,6 +118,8 @@ class TwoTower(nn.Module):
 
     def __init__(self, item_encoder: TableEncoder, query_encoder: QueryEncoder, settings: ModelSettings) -> None:
         super().__init__()
+        if settings.temperature is None:
+            raise ValueError("model.temperature must be resolved: call for_log(config, examples) first")
         self.settings = settings
         self.history_last = query_encoder.history_last
         self.sees_items = query_encoder.has_seed or query_encoder.history_last > 0

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.errors import BadRequestError
-from shortlist.serve.ids import HashedIds, IdTable, IntegerIds, KeptIds, open_ids
+from shortlist.serve import ids as serve_ids
+from shortlist.serve.ids import SHORT, HashedIds, IdTable, IntegerIds, KeptIds, _Joined, _Padded, _store_of, open_ids
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
-TABLES = {"integers": (IntegerIds, INTEGERS), "kept": (KeptIds, st.text(max_size=5)), "hashed": (HashedIds, st.text(max_size=5))}
+TEXTS = st.text(max_size=5)
+LONG = st.tuples(TEXTS, st.sampled_from(["", "\0", "x" * 97])).map("".join)  # joined, not padded
+TABLES = {
+    "integers": (IntegerIds, INTEGERS),
+    "kept": (KeptIds, TEXTS),
+    "kept, some long": (KeptIds, TEXTS | st.text("ab", min_size=SHORT - 1, max_size=SHORT + 1)),
+    "hashed": (HashedIds, TEXTS),
+    "long": (HashedIds, LONG),
+}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -61,3 +71,37 @@ def test_text_that_no_table_can_hold_is_unknown(kind: type[KeptIds | HashedIds])
 def test_many_strings_keep_no_objects() -> None:
     assert isinstance(open_ids(pl.Series([f"i{row}" for row in range(300_001)]), "item"), HashedIds)
     assert isinstance(open_ids(pl.Series(["a"]), "item"), KeptIds)
+
+
+def test_strings_are_padded_unless_that_takes_more_or_loses_a_zero() -> None:
+    for ids, kind in (
+        (["a", "bc", ""], _Padded),
+        (["a" * 11, "b", "c"], _Padded),  # 3 * 11 = 33 bytes, joined 13 + 3 * 8 = 37
+        (["a" * 14, "b", "c"], _Joined),  # 42 against 40
+        (["a\0", "b"], _Joined),
+        (["a\0b", "é"], _Padded),
+    ):
+        stored = _store_of(pl.Series(ids))
+        assert type(stored) is kind
+        assert stored.at(np.arange(len(ids))) == ids and stored.at(np.array([len(ids) - 1, 0])) == [ids[-1], ids[0]]
+
+
+def test_ids_whose_guesses_collide_are_told_apart() -> None:
+    ids = [f"i{row}" for row in range(997)]
+    table = KeptIds(pl.Series(ids), "item")
+    assert len(set(table._guesses.tolist())) < len(ids), "no two share a place: the test shows nothing"
+    assert table.rows_of(ids).tolist() == list(range(997))
+    assert table.rows_of([f"j{row}" for row in range(997)]).tolist() == [-1] * 997
+
+
+def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_ids, "_hashes", lambda values: np.array([len(value) for value in values], np.int64))
+    ids = ["ab", "cd", "xyz", "ef", ""]
+    table = KeptIds(pl.Series(ids), "item")
+    assert table.rows_of([*ids, "gh", "u", "xy"]).tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
+
+
+def test_zero_letters_at_the_end_of_an_id_come_back() -> None:
+    ids = ["a", "a\0", "a\0\0", "\0", ""]
+    table = KeptIds(pl.Series(ids), "item")
+    assert table.ids_of(np.arange(5)) == ids and table.rows_of(ids).tolist() == [0, 1, 2, 3, 4]
