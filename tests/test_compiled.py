@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_project import small_dataset
 from torch.nn import functional
@@ -161,6 +161,7 @@ def bag_of(lists: list[list[int]]) -> Bag:
     return Bag(values, offsets, np.arange(len(values), dtype=np.float32))
 
 
+@settings(deadline=None)  # the first one may import what numpy's way needs
 @given(bags, st.data())
 def test_bags_are_taken_and_transposed_to_numpys_bytes(lists: list[list[int]], data: st.DataObject) -> None:
     bag = bag_of(lists)
@@ -170,6 +171,7 @@ def test_bags_are_taken_and_transposed_to_numpys_bytes(lists: list[list[int]], d
             assert found.arrays()[name].tolist() == array.tolist() and found.arrays()[name].dtype == array.dtype
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 28), max_size=40), st.integers(29, 61))
 def test_compact_is_numpys(values: list[int], size: int) -> None:
     choose_passes("auto")
