@@ -31,8 +31,9 @@ sys.path.insert(0, str(Path(__file__).parent / "contenders"))
 from environments import python_of
 from record import run_record
 
+from shortlist.both_ways import examples_to_learn
 from shortlist.calibration import calibrate
-from shortlist.config import Config, load_config
+from shortlist.config import Config, for_log, load_config
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.encode import full_corpus_loss
 from shortlist.evaluate import asked_queries, rank_positives
@@ -150,9 +151,10 @@ def run_theirs(arrays: dict[str, NDArray[Any]], test: Examples, epochs: int, thr
 
 def run_ours(dataset: Dataset, test: Examples, config: Config, level: float, every: int) -> list[tuple[float, float]]:
     """(seconds of training, Recall@K) at every judgement, up to the first at `level`."""
+    config = for_log(config, len(dataset.train))
     fit, validation = split_validation(dataset.train, config.train)
     begun = time.perf_counter()
-    trainer = Trainer(dataset, fit, config)
+    trainer = Trainer(dataset, examples_to_learn(fit, config), config)
     judge = Judge(trainer, dataset, (fit, validation), test, config)
     judge.level, judge.every, judge.started = level, every, begun
     log_weight = trainer.learner.negatives.log_weight()

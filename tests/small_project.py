@@ -57,7 +57,7 @@ def small_config(folder: Path, sections: Mapping[str, Mapping[str, Any]] | None 
                 "events.weekday": "category",
             }
         },
-        "model": {"embedding_dim": 8, "hidden": [19, 11]},
+        "model": {"embedding_dim": 8, "hidden": [19, 11], "temperature": 0.1},
         "negatives": {"batch_size": 32, "index_batch_size": 23},
         "train": {
             "epochs": 4,

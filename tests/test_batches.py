@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import HISTORY_LAST, ITEMS, small_dataset
 
-from shortlist.batches import Batch, BatchMaker, Features, _epoch_order, compact, localise
+from shortlist.batches import Batch, BatchMaker, _epoch_order
 from shortlist.dataset import Dataset, open_examples
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.frequency import exact_frequency
+from shortlist.local_rows import Features, compact, localise
 from shortlist.negatives import MixedNegatives
 
 QUERIES, DRAWN = 17, 23  # beside 53 items and a history of 7
@@ -25,10 +26,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def maker_of(
-    dataset: Dataset, *, batch_size: int = QUERIES, id_dropout: float = 0.0, history_dropout: float = 0.0, seed: int = 3
+    dataset: Dataset,
+    *,
+    batch_size: int = QUERIES,
+    id_dropout: float = 0.0,
+    singleton_id_dropout: float = 0.0,
+    history_dropout: float = 0.0,
+    seed: int = 3,
 ) -> BatchMaker:
     negatives = MixedNegatives(exact_frequency(dataset.item_counts), DRAWN)
-    return BatchMaker(dataset, dataset.train, negatives, batch_size, id_dropout, history_dropout, seed)
+    return BatchMaker(dataset, dataset.train, negatives, batch_size, id_dropout, singleton_id_dropout, history_dropout, seed)
 
 
 def assembled(
@@ -195,7 +202,7 @@ def test_table_rows_are_distinct_rising_and_all_used(dataset: Dataset) -> None:
 
 @given(st.lists(st.integers(0, 28), max_size=40))
 def test_compact_values_are_their_places_among_the_distinct(values: list[int]) -> None:
-    distinct, places = compact(np.array(values, np.int64), 29)
+    distinct, places = compact(np.array(values, np.int32), 29)
     assert distinct.tolist() == sorted(set(values))
     assert distinct[places].tolist() == values
 
@@ -225,6 +232,23 @@ def test_id_dropout_shows_unknown_ids_and_touches_nothing_else(dataset: Dataset)
         if field.name != "items":
             assert content(getattr(plain, field.name)) == content(getattr(dropped, field.name)), field.name
     assert content(dataset.item_features) == before
+
+
+def test_an_item_chosen_once_is_hidden_where_it_is_the_positive_and_others_keep_their_ids(dataset: Dataset) -> None:
+    once = np.zeros(len(dataset.items), np.int64)
+    once[: len(dataset.items) // 2] = 1  # half of the corpus was chosen once, by decree
+    changed = replace(dataset, item_counts=once)
+    rng, hidden_positives, positives = np.random.default_rng(5), 0, 0
+    for _ in range(20):
+        chosen, _, plain = assembled(changed)
+        _, _, dropped = assembled(changed, maker_of(changed, singleton_id_dropout=0.5), rng)
+        shown = np.array(entries(dropped.items.columns["item_id"], dropped.items.table_rows["item_id"]))
+        own = np.array(entries(plain.items.columns["item_id"], plain.items.table_rows["item_id"]))
+        may_hide = np.isin(plain.item_row, dataset.train.item_row[chosen]) & (once[plain.item_row] == 1)
+        assert (shown[~may_hide] == own[~may_hide]).all()
+        hidden_positives += int((shown != own).sum())
+        positives += int(may_hide.sum())
+    assert positives > 50 and 0.35 < hidden_positives / positives < 0.65
 
 
 def test_an_item_is_hidden_in_all_its_roles_or_in_none(dataset: Dataset) -> None:

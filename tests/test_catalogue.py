@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
-from shortlist.catalogue import Catalogue, read_catalogue, read_items, read_users
+from shortlist.catalogue import Catalogue, open_catalogue, read_catalogue, read_items, read_users
 from shortlist.config import Config, config_from_tree
 from shortlist.errors import ConfigError, DataError
 from shortlist.log import EventLog, read_events
@@ -164,3 +164,44 @@ def test_ids_of_csv_come_back_as_they_came(tmp_path: Path) -> None:
     table = read_catalogue(str(tmp_path / "items.csv"), "item_id")
     assert table.frame.rows() == [("007", "Fantômas"), ("85123A", "O'Brien, l'été")]
     assert table.row_of("7") == -1 and table.row_of("007") == 0
+
+
+# --- what a version holds
+
+
+def test_a_written_catalogue_opens_to_the_same_table(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"item_id": ["b", "a", "é"], "look": pl.Series([[1.0], None, [2.0]], dtype=pl.Array(pl.Float32, 1)), "n": [1, 2, 3]}
+    )
+    frame.write_parquet(tmp_path / "items.parquet")
+    read = read_catalogue(str(tmp_path / "items.parquet"), "item_id")
+    read.frame.write_parquet(tmp_path / "[1] published.parquet")
+    opened = open_catalogue(tmp_path / "[1] published.parquet", "item_id")
+    assert opened.frame.equals(read.frame) and opened.frame.schema["look"] == pl.Array(pl.Float32, 1)
+    assert opened.ids.to_list() == ["a", "b", "é"] and opened.row_of("b") == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"item_id": ["b", "a"]}, "rising ids in column 'item_id'"),
+        ({"item_id": ["a", "a"]}, "rising ids"),
+        ({"item_id": ["a", None]}, "rising ids"),
+        ({"item_id": [1.0, 2.0]}, "got Float64"),
+        ({"other": [1, 2]}, "got Null"),
+        ({"item_id": [1, 2], "price": [1.0, float("nan")]}, "row 2: column 'price' must hold finite numbers: got nan"),
+    ],
+)
+def test_a_version_that_holds_no_catalogue_is_refused(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
+    pl.DataFrame(columns).write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(DataError, match=message):
+        open_catalogue(tmp_path / "items.parquet", "item_id")
+
+
+def test_a_cut_off_version_is_refused(tmp_path: Path) -> None:
+    pl.DataFrame({"item_id": ["a", "b"]}).write_parquet(tmp_path / "items.parquet")
+    content = (tmp_path / "items.parquet").read_bytes()
+    for damaged in (b"", content[:50], content[:-1], content[:-20] + b"x" * 20):
+        (tmp_path / "items.parquet").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"items\.parquet is truncated or not a Parquet file"):
+            open_catalogue(tmp_path / "items.parquet", "item_id")

@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.config import Config, FeatureSettings, config_from_tree, config_tree, dump_config, feature_settings, load_config
+from shortlist.config import (
+    SMALL_LOG,
+    Config,
+    FeatureSettings,
+    config_from_tree,
+    config_tree,
+    dump_config,
+    feature_settings,
+    for_log,
+    load_config,
+)
 from shortlist.errors import ConfigError
 
 FILE = """
@@ -235,7 +245,7 @@ def test_an_override_of_an_unknown_key_names_the_nearest(tmp_path: Path) -> None
     [
         ({"model": {"temperature": 0.0}}, r"model\.temperature must be above 0: got 0\.0"),
         ({"model": {"temperature": 2.0}}, r"must lie within model\.temperature_bounds: got 2\.0 for \[0\.02, 1\.0\]"),
-        ({"model": {"temperature_bounds": [0.2, 0.05]}}, r"got 0\.1 for \[0\.2, 0\.05\]"),
+        ({"model": {"temperature": 0.1, "temperature_bounds": [0.2, 0.05]}}, r"got 0\.1 for \[0\.2, 0\.05\]"),
         ({"model": {"temperature": float("nan")}}, r"model\.temperature must be above 0: got nan"),
         ({"model": {"hidden": []}}, r"model\.hidden needs one or more positive widths: got \[\]"),
         ({"model": {"hidden": [8, 0]}}, r"got \[8, 0\]"),
@@ -321,3 +331,28 @@ def test_index_settings_that_fit_are_kept() -> None:
     settings = {"kind": "scann", "leaves": 10, "searched": 3, "rescored": 100, "target_recall": 0.9, "build_threads": 2, "seed": 5}
     config = config_from_tree(tree(index=settings))
     assert (config.index.kind, config.index.leaves, config.index.rescored, config.index.target_k) == ("scann", 10, 100, 100)
+
+
+def test_what_depends_on_the_size_of_the_log_is_set_where_it_is_absent() -> None:
+    log = {"data": {"events": "e"}, "columns": {"item": "i", "user": "u", "time": "t"}}
+    config = config_from_tree(log)
+    small, large = for_log(config, SMALL_LOG), for_log(config, SMALL_LOG + 1)
+    assert (small.model.temperature, small.model.history_dropout, small.train.both_ways_within) == (0.25, 0.0, 1800.0)
+    assert (large.model.temperature, large.model.history_dropout, large.train.both_ways_within) == (0.1, 0.3, 0.0)
+    assert for_log(small, SMALL_LOG + 1) == small  # what is set stays
+    without_users = config_from_tree({"data": {"events": "e"}, "columns": {"item": "i", "seed": "s"}})
+    assert for_log(without_users, 7).train.both_ways_within == 0.0
+    narrow = config_from_tree({**log, "model": {"temperature_bounds": [0.02, 0.2]}})
+    assert for_log(narrow, 7).model.temperature == 0.2
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"item": "i", "seed": "s"}, "name .columns. user and time"),
+        ({"item": "i", "user": "u", "time": "t", "history": "h"}, "got .columns. seed or history"),
+    ],
+)
+def test_a_log_without_derived_histories_cannot_be_read_both_ways(columns: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config_from_tree({"data": {"events": "e"}, "columns": columns, "train": {"both_ways_within": 60.0}})

@@ -63,6 +63,9 @@ ORDER = (
     "prior",
     "streaming",
     "negatives",
+    "compiled",
+    "kernels",
+    "local_rows",
     "tower_inputs",
     "tiles",
     "losses",
@@ -77,6 +80,7 @@ ORDER = (
     "learner",
     "diagnostics",
     "train",
+    "both_ways",
     "calibration",
     # judging
     "metrics/__init__",
@@ -89,6 +93,7 @@ ORDER = (
     "index/exact",
     "index/engines",
     "index/int8",
+    "index/refining",
     "index/proposing",
     "index/scann",
     "index/faiss",
@@ -125,6 +130,7 @@ ORDER = (
     "mining",
     # the service
     "serve/__init__",
+    "serve/heap",
     "serve/messages",
     "serve/settings",
     "serve/ids",
@@ -224,7 +230,22 @@ ORDER = (
     "__main__",
 )
 IMPORTS_TORCH = {  # at the top of the file
-    *("tower_inputs", "tiles", "losses", "tables", "layers", "towers", "encode", "memory", "checkpoint", "learner", "diagnostics", "train"),
+    *(
+        "kernels",
+        "tower_inputs",
+        "tiles",
+        "losses",
+        "tables",
+        "layers",
+        "towers",
+        "encode",
+        "memory",
+        "checkpoint",
+        "learner",
+        "diagnostics",
+        "train",
+    ),
+    "both_ways",
     "calibration",
     *("run", "export", "growth"),
 }
@@ -436,6 +457,19 @@ print(json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
     loaded = json.loads(in_fresh_python("-c", code).stdout.splitlines()[-1])
     assert "shortlist" in loaded
     assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_a_server_imports_nothing_that_only_training_needs() -> None:
+    """Each would be resident in every serving process: scipy's sparse matrices alone are 18 MB."""
+    code = """
+import json, sys
+import shortlist.serve.server, shortlist.serve.service
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+    loaded = json.loads(in_fresh_python("-c", code).stdout)
+    assert "onnxruntime" in loaded
+    unneeded = ("torch", "scipy", "pyarrow", "sklearn", "onnx", "optuna", "jinja2", "rich", "scann", "faiss")
+    assert [name for name in unneeded if name in loaded] == []
 
 
 def test_help_is_there_in_half_a_second() -> None:

@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from small_passes import each_passes  # noqa: F401  # every test runs with both
 from torch import nn
 
 from shortlist.config import ModelSettings
-from shortlist.layers import CrossLayers, HistoryPooling, hidden_layers, masked_softmax, top_layer
+from shortlist.layers import CrossLayers, HistoryPooling, hidden_layers, masked_softmax, normalise, through_layers, top_layer
 
 L, D, N = 5, 3, 7
 Pooling = Literal["recency", "mean", "attention"]
@@ -188,3 +189,45 @@ def test_a_masked_softmax_is_that_of_the_entries_present() -> None:
 def test_weights_add_up_to_one_where_the_places_present_are_the_least_liked() -> None:
     weights = masked_softmax(torch.tensor([[0.0, -30.0, -31.0]]), torch.tensor([[0.0, 1.0, 1.0]]))
     np.testing.assert_allclose(weights, [[0.0, 1 / (1 + math.exp(-1)), 1 / (1 + math.e)]], rtol=1e-6)
+
+
+# --- products with one pass more
+
+
+@pytest.mark.parametrize("missing", [0, 4])
+@pytest.mark.parametrize("linear_path", [True, False])
+def test_layers_and_their_gradients_are_those_of_torchs_modules(missing: int, linear_path: bool) -> None:
+    """With `missing` inputs left out, which are 0."""
+    torch.manual_seed(0)
+    stack = hidden_layers(11 + missing, ModelSettings(hidden=(19, 13, D), linear_path=linear_path))
+    for part in stack.parameters():
+        nn.init.normal_(part)
+    x, toward = torch.randn(N, 11, requires_grad=True), torch.randn(N, D)
+    zeros = torch.zeros(N, missing)
+    right = stack.double()(torch.cat([zeros, x], dim=1).double())
+    wanted = torch.autograd.grad((right * toward).sum(), [x, *stack.parameters()])
+    found = through_layers(stack.float(), x)
+    torch.testing.assert_close(found.double(), right, rtol=1e-5, atol=1e-5)
+    for one, exact in zip(torch.autograd.grad((found * toward).sum(), [x, *stack.parameters()]), wanted, strict=True):
+        torch.testing.assert_close(one.double(), exact.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_layers_stay_within_their_rounding() -> None:
+    torch.manual_seed(0)
+    stack = hidden_layers(11, ModelSettings(hidden=(19, D), linear_path=False))
+    x = torch.randn(N, 11, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = through_layers(stack, x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), stack(x), rtol=0.03, atol=0.03)
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(gradient, torch.autograd.grad(stack(x).sum(), x)[0], rtol=0.05, atol=0.05)
+
+
+def test_unit_vectors_and_their_gradients() -> None:
+    """(3, 4) becomes (.6, .8); a pull of (5, 0) moves it by (5 (1 - .36), -5 .48) / 5."""
+    vectors = torch.tensor([[3.0, 4.0]], requires_grad=True)
+    unit = normalise(torch.cat([vectors - 1, vectors]), torch.ones(1, 2), count=1)
+    assert unit.tolist()[0] == pytest.approx([0.6, 0.8])
+    (gradient,) = torch.autograd.grad((unit * torch.tensor([[5.0, 0.0]])).sum(), vectors)
+    assert gradient.tolist()[0] == pytest.approx([0.64, -0.48])

@@ -118,7 +118,7 @@ def test_same_query_cells_equal_plain_loops(batch: list[tuple[int, int]], drawn:
 
 def maker_of(dataset: Dataset, *masks: Mask, examples: Examples | None = None) -> BatchMaker:
     negatives = MixedNegatives(exact_frequency(dataset.item_counts), 19)
-    return BatchMaker(dataset, examples or dataset.train, negatives, 31, 0.0, 0.0, 0, masks)
+    return BatchMaker(dataset, examples or dataset.train, negatives, 31, 0.0, 0.0, 0.0, 0, masks)
 
 
 def test_a_batch_hides_what_its_askers_ever_chose_but_never_a_rows_own_item(dataset: Dataset) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_passes import each_passes  # noqa: F401  # every test runs with both
 from small_project import small_dataset
 from torch.nn import functional
 
@@ -100,8 +101,8 @@ class SlowStep:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Config]:
-    return small_dataset(tmp_path_factory.mktemp("by_hand"), PAPER)
+def built(tmp_path_factory: pytest.TempPathFactory, each_passes: str) -> tuple[Dataset, Config]:  # noqa: F811
+    return small_dataset(tmp_path_factory.mktemp("by_hand"), {**PAPER, "train": {"passes": each_passes}})
 
 
 def test_twenty_steps_have_the_losses_and_weights_of_a_slow_float64_implementation(built: tuple[Dataset, Config]) -> None:
@@ -115,8 +116,8 @@ def test_twenty_steps_have_the_losses_and_weights_of_a_slow_float64_implementati
         torch.testing.assert_close(value.double(), slow.weights[name].detach(), rtol=1e-3, atol=1e-3, msg=name)
 
 
-def test_bfloat16_products_stray_from_it_by_less_than_a_hundredth(tmp_path: Path) -> None:
-    dataset, config = small_dataset(tmp_path, {**PAPER, "train": {"matmul": "bfloat16"}})
+def test_bfloat16_products_stray_from_it_by_less_than_a_hundredth(tmp_path: Path, each_passes: str) -> None:  # noqa: F811
+    dataset, config = small_dataset(tmp_path, {**PAPER, "train": {"matmul": "bfloat16", "passes": each_passes}})
     learner = Learner(dataset, dataset.train, config)
     slow = SlowStep(learner, config)
     found, right = zip(*((learner.learn(batch), slow.learn(batch)) for batch in map(learner.maker.make, range(STEPS))), strict=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_passes import each_passes  # noqa: F401  # every test runs with both
 
 from shortlist import tiles
 from shortlist.config import LossDesign

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from multiprocessing.context import ForkServerContext
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from small_project import GROUPS, NEVER_CHOSEN, small_dataset, small_project
 
+from shortlist.batches import BatchMaker
 from shortlist.config import Config
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import encode_corpus, encode_queries, full_corpus_loss
@@ -168,6 +170,24 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
         if name in other.learner.weights()
     )
     assert not torch.equal(first.learner.weights()["model/item.mlp.0.weight"], other.learner.weights()["model/item.mlp.0.weight"])
+
+
+def test_batches_made_in_another_thread_or_in_between_train_to_the_same_bytes(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torch has every core there is no other thread: the fixture leaves it one of however many."""
+    makers: list[str] = []
+
+    def trained(cores: int) -> Trainer:
+        trainer = trainer_of(built)
+        monkeypatch.setattr(os, "cpu_count", lambda: cores)
+        make = BatchMaker.make
+        monkeypatch.setattr(BatchMaker, "make", lambda maker, step: makers.append(threading.current_thread().name) or make(maker, step))
+        trainer.fit(None, Notes())
+        monkeypatch.undo()
+        return trainer
+
+    between, beside = trained(1), trained(2)
+    assert same(between.learner.state(), beside.learner.state())
+    assert {name.partition("_")[0] for name in makers} == {"MainThread", "batches"}
 
 
 def test_making_a_trainer_leaves_the_global_generator_alone(built: Built) -> None:

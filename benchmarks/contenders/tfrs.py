@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--keep-hits", action="store_true", help="do not remove accidental hits: a cheaper, wrong loss")
     parser.add_argument("--bfloat16", action="store_true", help="mixed_bfloat16 of Keras; with --keep-hits")
+    parser.add_argument("--xla", action="store_true", help="compile the step with XLA")
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     if options.bfloat16:
@@ -78,7 +79,7 @@ def main() -> None:
         for batch in workload.batches(32, options.index_batch)
     ]
     turns = itertools.cycle(batches)
-    train_step = tf.function(model.train_step)
+    train_step = tf.function(model.train_step, jit_compile=options.xla)
     take_turns(lambda: float(train_step(next(turns))["loss"]))
 
 

@@ -28,6 +28,20 @@ def make_store(folder: Path, *, items: int, dim: int, prefix: str = "i", seed: i
     return store
 
 
+def store_of_kind(folder: Path, *, items: int, dim: int, kind: str, prefix: str = "i") -> Path:
+    """The store of `make_store` in `folder`, or one beside it whose version, of the same training, has an index of `kind`."""
+    from shortlist.export import publish_run
+    from shortlist.run import open_run
+
+    store = make_store(folder, items=items, dim=dim, prefix=prefix)
+    if kind == "auto":
+        return store
+    other = folder / f"store-{kind}"
+    if not (other / "CURRENT").exists():
+        publish_run(open_run(folder / f"{prefix}{items}x{dim}" / "run"), other, overrides=[f"index.kind={kind}"])
+    return other
+
+
 def add_version(
     store: Path, project: Path, *, items: int, dim: int, prefix: str = "i", seed: int = 0, index: dict[str, Any] | None = None
 ) -> str:

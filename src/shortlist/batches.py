@@ -16,21 +16,13 @@ from numpy.typing import NDArray
 
 from shortlist.config import Mask
 from shortlist.dataset import Dataset, Examples
-from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
+from shortlist.features.arrays import FeatureArray, Ids
 from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, CategoryEncoder
+from shortlist.local_rows import Features, localise, taken
 from shortlist.masks import KnownItems, known_items, same_query_cells
 from shortlist.negatives import MixedNegatives, Negatives
 from shortlist.queries import Queries
 from shortlist.user_order import INT32_ROWS
-
-
-@dataclass(frozen=True)
-class Features:
-    """Feature arrays of some entries, their table rows renumbered to `table_rows`, the rows that are needed."""
-
-    columns: dict[str, FeatureArray]
-    table_rows: dict[str, NDArray[np.int64]]  # by feature: the rows of its table that occur, rising
-    transposed: dict[str, Bag]  # by feature that is a bag: of each of those rows, the entries that hold it
 
 
 @dataclass(frozen=True)
@@ -91,6 +83,7 @@ class BatchMaker:
     negatives: Negatives
     batch_size: int
     id_dropout: float
+    singleton_id_dropout: float
     history_dropout: float
     seed: int
     masks: tuple[Mask, ...] = ()
@@ -126,9 +119,9 @@ class BatchMaker:
         column_rows = np.concatenate([examples.item_row.astype(np.int64), index_rows, mined.rows.ravel()])
         size = len(examples)
         item_row, candidates, place = _distinct_items(len(dataset.items), column_rows, np.concatenate([queries.seed_row, history.ravel()]))
-        items = {name: column.take(item_row) for name, column in dataset.item_features.items()}
-        if rng is not None and self.id_dropout:
-            items = self._hide_ids(items, rng)
+        items = {name: taken(column, item_row) for name, column in dataset.item_features.items()}
+        if rng is not None and max(self.id_dropout, self.singleton_id_dropout):
+            items = self._hide_ids(items, self._hidden_shares(item_row, examples.item_row), rng)
         return Batch(
             item_row,
             candidates,
@@ -137,7 +130,7 @@ class BatchMaker:
             place[history],
             localise(items, dataset.item_encoder.embedded),
             localise(
-                {name: column.take(queries.user_row) for name, column in dataset.user_features.items()},
+                {name: taken(column, queries.user_row) for name, column in dataset.user_features.items()},
                 dataset.query_encoder.user.embedded,
             ),
             localise(queries.context, dataset.query_encoder.context.embedded),
@@ -192,7 +185,18 @@ class BatchMaker:
     def _known(self) -> KnownItems:
         return known_items(self.examples)
 
-    def _hide_ids(self, items: dict[str, FeatureArray], rng: np.random.Generator) -> dict[str, FeatureArray]:
+    def _hidden_shares(self, item_row: NDArray[np.int64], positive: NDArray[np.integer]) -> NDArray[np.float64]:
+        """(n,) how often each of the items shows no id of its own.
+
+        A positive that the window chose once would, without this very choice, be an item that nobody chose. Half of the time it is
+        learned as one: so the unknown id learns how likely such items are, in the share that Good and Turing give them.
+        """
+        is_positive = np.zeros(len(self.dataset.items), bool)
+        is_positive[positive] = True
+        is_once = is_positive[item_row] & (self.dataset.item_counts[item_row] == 1)
+        return np.where(is_once, max(self.id_dropout, self.singleton_id_dropout), self.id_dropout)
+
+    def _hide_ids(self, items: dict[str, FeatureArray], share: NDArray[np.float64], rng: np.random.Generator) -> dict[str, FeatureArray]:
         """The same entries with a share of their ids shown as unknown, so that content learns to stand alone."""
         name = self.dataset.item_encoder.id_feature()
         if name is None:
@@ -202,7 +206,7 @@ class BatchMaker:
         assert isinstance(ids, Ids) and isinstance(encoder, CategoryEncoder)
         buckets = encoder.vocabulary.unknown_buckets
         hidden = FIRST_UNKNOWN_ROW + rng.integers(0, buckets, len(ids)).astype(np.int32)
-        return {**items, name: Ids(np.where(rng.random(len(ids)) < self.id_dropout, hidden, ids.values))}
+        return {**items, name: Ids(np.where(rng.random(len(ids)) < share, hidden, ids.values))}
 
 
 @lru_cache(maxsize=1)
@@ -227,31 +231,3 @@ def _distinct_items(
     place[item_row] = np.arange(len(item_row))
     place[-1] = -1
     return item_row, len(candidates), place
-
-
-def compact(values: NDArray[np.integer], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(the distinct values, rising; the place of each value among them), for values in [0, size), without sorting."""
-    present = np.zeros(size, bool)
-    present[values] = True
-    distinct = np.flatnonzero(present)
-    place = np.empty(size, np.int64)
-    place[distinct] = np.arange(len(distinct))
-    return distinct, place[values]
-
-
-def localise(columns: dict[str, FeatureArray], embedded: dict[str, tuple[int, int | None]]) -> Features:
-    """The columns with table rows renumbered from 0, and which rows those are."""
-    local: dict[str, FeatureArray] = {}
-    table_rows, transposed = {}, {}
-    for name, column in columns.items():
-        if isinstance(column, Dense):
-            local[name] = column
-            continue
-        table_rows[name], values = compact(column.values, embedded[name][0])
-        values32 = values.astype(np.int32)
-        if isinstance(column, Ids):
-            local[name] = Ids(values32)
-            continue
-        bag = local[name] = Bag(values32, column.offsets, column.weights)
-        transposed[name] = bag.transposed(len(table_rows[name]))
-    return Features(local, table_rows, transposed)

@@ -17,7 +17,7 @@ import onnxruntime
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.catalogue import Catalogue, read_catalogue
+from shortlist.catalogue import Catalogue, open_catalogue
 from shortlist.config import Config, load_config
 from shortlist.errors import BundleError
 from shortlist.features.arrays import FeatureArray, columns_from_flat
@@ -124,15 +124,13 @@ def open_bundle(folder: Path) -> Bundle:
         name=folder.name,
         facts=facts,
         config=_opened(folder / "config.toml", load_config),
-        items=_opened(folder / "items.parquet", lambda path: read_catalogue(str(path), str(facts["item_id"]))),
-        users=_opened(folder / "users.parquet", lambda path: read_catalogue(str(path), str(facts["user_id"]), what="users"))
-        if has_users
-        else None,
+        items=_opened(folder / "items.parquet", lambda path: open_catalogue(path, str(facts["item_id"]))),
+        users=_opened(folder / "users.parquet", lambda path: open_catalogue(path, str(facts["user_id"]))) if has_users else None,
         item_encoder=_opened(folder / "item_features.json", lambda path: open_encoder(path.parent, path.stem)),
         query_encoder=_opened(folder / "query.json", lambda path: open_query_encoder(path.parent)),
         user_features=_opened(folder / "user_features", lambda path: columns_from_flat(open_arrays(path))) if has_users else {},
         histories=_opened(folder / "histories.parquet", pl.read_parquet) if has_histories else None,
-        popularity=_opened(folder / "popularity.npy", _loaded),
+        popularity=_opened(folder / "popularity.npy", lambda path: _mapped(path) if path.exists() else None),
         queries=_opened(folder / "queries.npy", _loaded),
         tables=_opened(folder / "tables", open_arrays),
         embeddings=_opened(folder / "embeddings.npy", _mapped),
@@ -195,7 +193,7 @@ def _loaded(path: Path) -> NDArray[Any] | None:
     )  # mapped: its header may lie about its size
 
 
-def _mapped(path: Path) -> NDArray[np.float32]:
+def _mapped(path: Path) -> NDArray[Any]:
     """The file's array, mapped. A plain one: each view and slice of a `memmap` costs microseconds."""
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 

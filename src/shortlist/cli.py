@@ -112,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     publish.add_argument("run", type=Path, metavar="RUN")
     publish.add_argument("--to", type=Path, required=True, metavar="STORE")
     publish.add_argument("--items", metavar="NEWER", help="a newer snapshot of the items table, embedded with the same model")
+    publish.add_argument("--set", action="append", default=[], metavar="index.KEY=VALUE", help="search it otherwise; may be repeated")
     _json_option(publish)
 
     recommend = _command(
@@ -373,7 +374,7 @@ def _publish(options: argparse.Namespace) -> None:
     from shortlist.run import open_run
 
     with working(stderr_console(), "embedding and publishing"):
-        published = publish_run(open_run(options.run), options.to, items=options.items)
+        published = publish_run(open_run(options.run), options.to, items=options.items, overrides=options.set)
     if options.json:
         _print_json({"version": published.folder.name, "items": published.items, "new": published.new_items, "gone": published.gone_items})
     else:

@@ -22,6 +22,7 @@ from shortlist.errors import ConfigError
 
 LossDesign = Literal["expected_count", "all_corrected", "inclusion", "paper_literal", "uncorrected"]
 Mask = Literal["item", "same_query", "known"]
+SMALL_LOG = 30_000  # examples; such logs are learned more softly, and their sessions both ways
 FeatureKind = Literal["id", "category", "categories", "text", "number", "vector", "item", "items"]
 DayCount = Literal["calendar", "active"]
 HoldoutUnit = Literal["rows", "pairs", "users", "items"]
@@ -81,7 +82,7 @@ class ModelSettings(Section, frozen=True):
 
     embedding_dim: int = 64
     hidden: tuple[int, ...] = (512, 128)  # ReLU between, none on top; the last is the dimension of the vectors
-    temperature: float = 0.1
+    temperature: float | None = None  # absent: .1, or .25 for a small log (for_log), which wants a softer softmax
     learn_temperature: bool = False
     temperature_bounds: tuple[float, float] = (0.02, 1.0)
     linear_path: bool = True  # add a linear map of the inputs to the towers' outputs
@@ -94,7 +95,8 @@ class ModelSettings(Section, frozen=True):
         "learned"  # the bias; recent: the log share of late, by calibration.py; absent, with times: recent
     )
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
-    history_dropout: float = 0.0  # share of history items hidden in training
+    singleton_id_dropout: float = 0.5  # the same share for a positive that the window chose once: without this choice it would be new
+    history_dropout: float | None = None  # share of history items hidden in training; absent: .3, or 0 for a small log (for_log)
 
 
 class NegativeSettings(Section, frozen=True):
@@ -106,7 +108,7 @@ class NegativeSettings(Section, frozen=True):
     index_from: Literal["corpus", "chosen"] = "corpus"  # chosen: only items that the window chose
     replacement: bool = False  # draw the B' items with replacement?
     proposal: Literal["uniform", "log_uniform", "unigram"] = "uniform"  # of `sampled`
-    unchosen_weight: float = 0.01  # what an item that nobody chose counts in the softmax's sum; below 1 keeps cold items alive
+    unchosen_weight: float = 0.1  # what an item that nobody chose counts in the softmax's sum; below 1 keeps cold items alive
     queue_batches: int = 0  # positives of so many past batches as further negatives, from remembered vectors
     cached: int = 0  # so many further uniform negatives from remembered vectors of the corpus, at no tower cost
     hardest: int = 0  # keep only so many of the hardest negatives a row; biased
@@ -143,6 +145,7 @@ class TrainSettings(Section, frozen=True):
     table_learning_rate: float | None = None  # absent: the same
     table_weight_decay: float = 0.0
     adagrad_start: float = 1e-4  # start value of the squared-gradient sums
+    both_ways_within: float | None = None  # seconds between choices that are learned in reverse too; absent: 1,800 for a small log, else 0
     validation_fraction: float = 0.02  # of the examples (but 200, or a tenth): the latest, or random ones where there is no time
     validation_at_most: int = 2048
     patience: int | None = None  # epochs without a better validation loss; absent: as many as make 120 steps, 2 at least
@@ -151,6 +154,7 @@ class TrainSettings(Section, frozen=True):
     seed: int = 0
     threads: int | None = None  # absent: what torch chooses
     matmul: Literal["auto", "float32", "bfloat16"] = "auto"
+    passes: Literal["auto", "eager", "compiled"] = "auto"  # over memory: in C where there is a compiler, or eager
 
 
 class EvaluateSettings(Section, frozen=True):
@@ -264,6 +268,21 @@ def overridden(config: Config, overrides: Iterable[str]) -> Config:
     return config_from_tree(tree)
 
 
+def for_log(config: Config, examples: int) -> Config:
+    """The settings with those set that are absent and depend on how many examples there are to train on; others stay as they are."""
+    model, train, columns = config.model, config.train, config.columns
+    is_small = examples <= SMALL_LOG
+    if model.temperature is None:
+        low, high = model.temperature_bounds
+        model = msgspec.structs.replace(model, temperature=min(max(0.25 if is_small else 0.1, low), high))
+    if model.history_dropout is None:
+        model = msgspec.structs.replace(model, history_dropout=0.0 if is_small else 0.3)
+    if train.both_ways_within is None:
+        has_sessions = columns.user is not None and columns.time is not None and columns.seed is columns.history is None
+        train = msgspec.structs.replace(train, both_ways_within=1800.0 if is_small and has_sessions else 0.0)
+    return msgspec.structs.replace(config, model=model, train=train)
+
+
 def dump_config(config: Config) -> str:
     """The settings as TOML text that `load_config` reads back to an equal value."""
     return tomli_w.dumps(config_tree(config))
@@ -331,15 +350,16 @@ def _refuse_contradictions(config: Config, where: str) -> None:
     model, negatives, train, evaluate = config.model, config.negatives, config.train, config.evaluate
     columns, loss, frequency, index = config.columns, config.loss, config.frequency, config.index
     rules: list[tuple[bool, str]] = [
-        (model.temperature > 0, f"model.temperature must be above 0: got {model.temperature}"),
+        (model.temperature is None or model.temperature > 0, f"model.temperature must be above 0: got {model.temperature}"),
         (
-            0 < model.temperature_bounds[0] <= model.temperature <= model.temperature_bounds[1],
+            0 < model.temperature_bounds[0] <= (model.temperature or model.temperature_bounds[0]) <= model.temperature_bounds[1],
             f"model.temperature must lie within model.temperature_bounds: got {model.temperature} for {list(model.temperature_bounds)}",
         ),
         (len(model.hidden) > 0 and min(model.hidden) > 0, f"model.hidden needs one or more positive widths: got {list(model.hidden)}"),
         (model.embedding_dim > 0, f"model.embedding_dim must be positive: got {model.embedding_dim}"),
         (0 <= model.id_dropout < 1, f"model.id_dropout is a share in [0, 1): got {model.id_dropout}"),
-        (0 <= model.history_dropout < 1, f"model.history_dropout is a share in [0, 1): got {model.history_dropout}"),
+        (0 <= model.singleton_id_dropout < 1, f"model.singleton_id_dropout is a share in [0, 1): got {model.singleton_id_dropout}"),
+        (0 <= (model.history_dropout or 0) < 1, f"model.history_dropout is a share in [0, 1): got {model.history_dropout}"),
         (negatives.batch_size >= 1, f"negatives.batch_size must be at least 1: got {negatives.batch_size}"),
         (negatives.index_batch_size >= 0, f"negatives.index_batch_size must not be negative: got {negatives.index_batch_size}"),
         (
@@ -348,6 +368,15 @@ def _refuse_contradictions(config: Config, where: str) -> None:
         ),
         (0 < negatives.unchosen_weight <= 1, f"negatives.unchosen_weight is a weight in (0, 1]: got {negatives.unchosen_weight}"),
         (0 <= loss.logq_weight <= 1, f"loss.logq_weight must lie in [0, 1]: got {loss.logq_weight}"),
+        (
+            not train.both_ways_within or (columns.user is not None and columns.time is not None),
+            "train.both_ways_within reverses what users chose one after the other: name [columns] user and time, or set it to 0",
+        ),
+        (
+            not train.both_ways_within or columns.seed is columns.history is None,
+            "train.both_ways_within reverses histories that are derived from the log: got [columns] seed or history; set it to 0",
+        ),
+        ((train.both_ways_within or 0) >= 0, f"train.both_ways_within must not be negative: got {train.both_ways_within}"),
         (0 < frequency.rate < 1, f"frequency.rate must lie in (0, 1): got {frequency.rate}"),
         (
             min(negatives.queue_batches, negatives.cached, negatives.hardest) >= 0,

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.csv as pa_csv
 
 from shortlist.errors import DataError
 from shortlist.instants import times_from_text
@@ -33,6 +31,9 @@ def read_csv_text(path: Path, separator: str = ",") -> pl.DataFrame:
     Raises DataError naming the row: too few or too many fields, other bytes than UTF-8, a quote that is never closed; or the file:
     empty, truncated, columns without a name or of one name.
     """
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+
     data = _bytes_of(path)
     header = _csv_header(data, path, separator)
     if not data.endswith(b"\n"):

@@ -20,7 +20,7 @@ from shortlist.features.encoder import TableEncoder
 from shortlist.id_places import row_blocks
 from shortlist.losses import full_softmax_loss
 from shortlist.queries import Queries
-from shortlist.towers import TwoTower, embed
+from shortlist.towers import TwoTower, lookups
 
 Tables = dict[str, torch.Tensor]
 _BLOCK = 2048  # entries a call of a tower: their hidden layers stay near a core
@@ -118,7 +118,7 @@ def encode_queries(
             known,
             torch.from_numpy(block.seed_row.astype(np.int64)),
             torch.from_numpy(block.newest_first(model.history_last).astype(np.int64)),
-            embed(users, tables, "user") + embed(block.context, tables, "context"),
+            lookups(users, tables, "user") + lookups(block.context, tables, "context"),
         ).numpy()
 
     _in_threads(encode, row_blocks(len(queries), _BLOCK))

@@ -6,7 +6,8 @@ The graphs hold the dense layers alone; lookups stay in numpy (features/lookup.p
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from torch import nn
 from shortlist import __version__
 from shortlist.bundle import FORMAT, ITEM_INPUTS, ITEM_OUTPUTS, QUERY_INPUTS, QUERY_OUTPUTS, ROWS_AXIS
 from shortlist.catalogue import Catalogue, read_catalogue
-from shortlist.config import dump_config
+from shortlist.config import dump_config, overridden
 from shortlist.encode import Corpus, encode_catalogue, encode_queries
-from shortlist.errors import BundleError
+from shortlist.errors import BundleError, ConfigError
 from shortlist.features.arrays import flat_arrays
 from shortlist.index.contract import Index
 from shortlist.index.kinds import build_index
@@ -41,11 +42,14 @@ class Published:
     gone_items: int  # in that catalogue, and no more
 
 
-def publish_run(run: Run, store: Path, *, items: str | None = None) -> Published:
+def publish_run(run: Run, store: Path, *, items: str | None = None, overrides: Sequence[str] = ()) -> Published:
     """A new live version in `store`, of the run's own catalogue or of the newer snapshot at `items`.
 
-    Raises DataError for a snapshot that breaks a rule; BundleError where another writer holds the store.
+    overrides  `index.key=value`: how this version is searched, where that differs from the run's own settings
+    Raises     DataError for a snapshot that breaks a rule; ConfigError for an override of another section; BundleError where another
+               writer holds the store
     """
+    run = _with_index(run, overrides)
     catalogue = run.items if items is None else read_catalogue(items, run.items.id_column)
     kept = int((run.items.rows_of(catalogue.ids) >= 0).sum())  # before anything is written: it refuses ids of another type
     facts = {
@@ -64,6 +68,13 @@ def publish_run(run: Run, store: Path, *, items: str | None = None) -> Published
         raise BundleError(f"the item vectors of {run.folder} cannot be searched: {error}") from None
     folder = publish_version(store, lambda target: write_bundle(target, run, catalogue, corpus, index, asked), facts=facts)
     return Published(folder, len(catalogue), len(catalogue) - kept, len(run.items) - kept)
+
+
+def _with_index(run: Run, overrides: Sequence[str]) -> Run:
+    trained = [override for override in overrides if not override.strip().startswith("index.")]
+    if trained:
+        raise ConfigError(f"only [index] may be set anew when publishing, the rest is as it was trained: got {trained[0]!r}; train again")
+    return replace(run, config=overridden(run.config, overrides)) if overrides else run
 
 
 def asked_vectors(run: Run, catalogue: Catalogue, corpus: Corpus) -> NDArray[np.float32]:

@@ -12,12 +12,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from shortlist.csv_files import read_csv_text, typed
 from shortlist.errors import DataError
@@ -34,6 +33,9 @@ FORMATS = {
     ".feather": "Arrow IPC",
     ".ipc": "Arrow IPC",
 }
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # at run time where a file is read: a server reads what polars wrote, and holds 40 MB less
 
 Rows = npt.NDArray[np.int64]
 
@@ -191,6 +193,9 @@ def _short_names(paths: list[Path]) -> list[str]:
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     def blocks() -> Iterator[pa.Table]:
         with pq.ParquetFile(
             path, page_checksum_verification=True
@@ -203,6 +208,8 @@ def _read_parquet(path: Path) -> pl.DataFrame:
 
 
 def _read_ipc(path: Path) -> pl.DataFrame:
+    import pyarrow as pa
+
     def blocks() -> Iterator[pa.Table]:
         with pa.OSFile(str(path)) as file:
             is_file = file.read(6) == b"ARROW1"
@@ -214,6 +221,8 @@ def _read_ipc(path: Path) -> pl.DataFrame:
 
 def _from_arrow(blocks: Callable[[], Iterator[pa.Table]], path: Path, kind: str) -> pl.DataFrame:
     """The blocks of rows as one frame; what a block needs while it is converted is gone before the next one is read."""
+    import pyarrow as pa
+
     frames = []
     try:
         for block in blocks():
@@ -231,6 +240,8 @@ def _from_arrow(blocks: Callable[[], Iterator[pa.Table]], path: Path, kind: str)
 
 
 def _frame_of(table: pa.Table) -> pl.DataFrame:
+    import pyarrow as pa
+
     for place, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type) and field.type.tz is not None:  # the zone is a label: the instants are UTC already
             table = table.set_column(place, field.name, table[place].cast(pa.timestamp(field.type.unit, "UTC")))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from shortlist.config import ModelSettings
+from shortlist.kernels import kernels
 
 NORM_FLOOR = 1e-6  # keeps a zero vector from dividing by zero
 _ABSENT = -1e30  # a score below all others, finite so that a row of nothing else has no nan
@@ -33,6 +38,60 @@ def top_layer(stack: nn.Sequential) -> nn.Linear:
     top = stack[-1]
     assert isinstance(top, nn.Linear)
     return top
+
+
+def through_layers(stack: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    """(n, D) what `hidden_layers` make of x (n, width); the first layer's last `width` inputs where it has more, the others being 0.
+
+    With compiled passes a layer is its products and one pass more each way; else, and behind cross layers, it is torch's modules.
+    """
+    first = stack[0]
+    if not isinstance(first, nn.Linear):
+        return stack(x)  # type: ignore[no-any-return]
+    weight = first.weight if x.shape[1] == first.in_features else first.weight[:, first.in_features - x.shape[1] :]
+    if kernels() is None:
+        return stack[1:](functional.linear(x, weight, first.bias))  # type: ignore[no-any-return]
+    kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+    rest = [part for layer in list(stack)[1:] if isinstance(layer, nn.Linear) for part in (layer.weight, layer.bias)]
+    deep: torch.Tensor = _HiddenLayers.apply(kind, x, weight, first.bias, *rest)  # type: ignore[no-untyped-call]
+    return deep
+
+
+class _HiddenLayers(torch.autograd.Function):
+    """x -> W2 relu(W1 x + b1) + b2 and so on, in products of one type; weights and biases in turns."""
+
+    @staticmethod
+    def forward(ctx: Any, kind: torch.dtype, x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        passes = kernels()
+        assert passes is not None
+        weights, biases = [weight.to(kind) for weight in parameters[::2]], parameters[1::2]
+        outputs = [x.to(kind)]
+        with torch.autocast("cpu", enabled=False):
+            for place, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+                outputs.append(outputs[-1] @ weight.T)
+                passes.add_bias(outputs[-1], bias, cuts=place + 1 < len(weights))
+        ctx.save_for_backward(*outputs[:-1], *weights)
+        ctx.kind_of_x = x.dtype
+        return outputs[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        passes = kernels()
+        assert passes is not None
+        count = len(ctx.saved_tensors) // 2
+        inputs, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        gradient = gradient.contiguous()
+        of_bias = gradient.sum(dim=0, dtype=torch.float32)
+        found: list[torch.Tensor | None] = []
+        for place in reversed(range(count)):
+            found = [(gradient.T @ inputs[place]).float(), of_bias, *found]
+            if place == 0:
+                break
+            gradient = gradient @ weights[place]
+            of_bias = passes.relu_backward(gradient, inputs[place])
+        of_x = (gradient @ weights[0]).to(ctx.kind_of_x) if ctx.needs_input_grad[1] else None
+        return None, of_x, *found
 
 
 class CrossLayers(nn.Module):
@@ -105,7 +164,35 @@ def masked_softmax(scores: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     return raw / raw.sum(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
 
 
-def normalise(vectors: torch.Tensor) -> torch.Tensor:
-    """The vectors at length 1."""
-    length: torch.Tensor = vectors.norm(dim=1, keepdim=True)
-    return vectors / length.clamp_min(NORM_FLOOR)
+def normalise(vectors: torch.Tensor, addends: torch.Tensor | None = None, *, count: int | None = None) -> torch.Tensor:
+    """(n, D) the first n = `count` rows of vectors + addends, or all, at length 1, in float32 at least; no addends are zeros."""
+    if kernels() is not None and vectors.dtype in (torch.float32, torch.bfloat16):
+        unit: torch.Tensor = _Normalise.apply(vectors, addends, len(vectors) if count is None else count)  # type: ignore[no-untyped-call]
+        return unit
+    vectors = vectors.float() if vectors.dtype == torch.bfloat16 else vectors
+    vectors = vectors if count is None else vectors[:count]
+    total = vectors if addends is None else vectors + addends
+    length: torch.Tensor = total.norm(dim=1, keepdim=True)
+    return total / length.clamp_min(NORM_FLOOR)
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: torch.Tensor, addends: torch.Tensor | None, count: int) -> torch.Tensor:
+        passes = kernels()
+        assert passes is not None
+        addends = None if addends is None else addends.contiguous()
+        units, lengths = passes.normalise(vectors.contiguous(), addends, count, NORM_FLOOR)
+        ctx.save_for_backward(units, lengths)
+        ctx.shape, ctx.kind = vectors.shape, vectors.dtype
+        return units
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        passes = kernels()
+        assert passes is not None
+        of_vectors, adds = torch.empty(ctx.shape, dtype=ctx.kind), ctx.needs_input_grad[1]
+        units, lengths = ctx.saved_tensors
+        of_addends = passes.normalise_backward(gradient.contiguous(), units, lengths, NORM_FLOOR, of_values=of_vectors, adds=adds)
+        return of_vectors, of_addends, None

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from shortlist.batches import Batch, BatchMaker, Mine
-from shortlist.config import Config, FrequencySettings, LossSettings, Mask
+from shortlist.compiled import choose_passes
+from shortlist.config import Config, FrequencySettings, LossSettings, Mask, for_log
 from shortlist.dataset import Dataset, Examples
 from shortlist.encode import encode_corpus
 from shortlist.errors import ConfigError, TrainingError
 from shortlist.frequency import exact_frequency
+from shortlist.kernels import kernels
 from shortlist.losses import Candidates, sampled_softmax_loss, sampled_softmax_of_vectors
 from shortlist.memory import VectorMemory
 from shortlist.negatives import MixedNegatives, make_negatives
@@ -94,6 +96,7 @@ class Learner:
         """
         if config.negatives.mined_from is not None and mine is None:
             raise ConfigError("negatives.mined_from needs a miner, which only `shortlist train` and `evaluate` open; take it out here")
+        config = for_log(config, len(dataset.train))
         settings = config.train
         counts = np.bincount(examples.item_row, minlength=len(dataset.items))
         generator = torch.Generator().manual_seed(settings.seed)
@@ -109,6 +112,7 @@ class Learner:
             self.parameters.values(), lr=settings.learning_rate, initial_accumulator_value=settings.adagrad_start, eps=0.0, fused=True
         )
         self.dataset, self.settings, self.loss = dataset, settings, config.loss
+        choose_passes(settings.passes)
         self.bfloat16 = settings.matmul == "bfloat16" or (settings.matmul == "auto" and has_fast_bfloat16())
         self.hardest = config.negatives.hardest
         unigram_only = config.loss.frequencies == "unigram"
@@ -122,7 +126,8 @@ class Learner:
             self.negatives,
             config.negatives.batch_size,
             config.model.id_dropout,
-            config.model.history_dropout,
+            config.model.singleton_id_dropout,
+            config.model.history_dropout or 0.0,  # for_log has set it
             settings.seed,
             masks_of(config.loss),
             config.loss.design == "inclusion",
@@ -147,7 +152,7 @@ class Learner:
             raise TrainingError(f"the loss must be finite: got {value}; lower train.learning_rate or raise model.temperature")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
-        self.optimizer.step()
+        self._move_parameters()
         self.model.keep_temperature_within_bounds()
         settings = self.settings
         rate = settings.learning_rate if settings.table_learning_rate is None else settings.table_learning_rate
@@ -194,6 +199,17 @@ class Learner:
         if self.stream is not None:
             arrays = {name: value.numpy() for name, value in part(state, "stream/").items()}
             self.stream = StreamingFrequency.from_state(self.stream.settings, arrays)
+
+    def _move_parameters(self) -> None:
+        """One Adagrad step on the dense layers: torch's, or the same in one pass a layer."""
+        passes = kernels()
+        if passes is None:
+            self.optimizer.step()
+            return
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                sums = self.optimizer.state[parameter]["sum"]
+                passes.adagrad(parameter.detach(), sums, parameter.grad.contiguous(), rate=self.settings.learning_rate)
 
     def _columns(self, batch: Batch, items: EncodedItems) -> Columns:
         """The columns of the step's softmax: those of the batch, then those of the memory.

@@ -33,10 +33,11 @@ from safetensors import SafetensorError
 
 from shortlist import __version__
 from shortlist.array_files import byte_blocks
+from shortlist.both_ways import examples_to_learn
 from shortlist.calibration import calibrate
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.checkpoint import load_tensors, save_tensors
-from shortlist.config import Config, TrainSettings, dump_config, load_config
+from shortlist.config import Config, TrainSettings, dump_config, for_log, load_config
 from shortlist.dataset import Dataset, Examples, make_dataset, open_examples
 from shortlist.encode import Tables, full_corpus_loss
 from shortlist.errors import BundleError, ConfigError
@@ -107,7 +108,8 @@ def prepare_run(project: Project, train_log: EventLog, folder: Path, *, dataset:
     shutil.rmtree(made, ignore_errors=True)
     try:
         dataset = make_dataset(project, train_log, folder=made) if dataset is None else _on_disk(dataset, made)
-        facts = run_facts(project.config, dataset, train_log)
+        config = for_log(project.config, len(dataset.train))
+        facts = run_facts(config, dataset, train_log)
         claim(folder, facts)
     except BaseException:
         shutil.rmtree(folder if is_new else made, ignore_errors=True)
@@ -115,8 +117,8 @@ def prepare_run(project: Project, train_log: EventLog, folder: Path, *, dataset:
     shutil.rmtree(folder / EXAMPLES, ignore_errors=True)  # of an interrupted training
     made.rename(folder / EXAMPLES)
     if not (folder / MODEL_FILE).exists():
-        write_inputs(folder, project.config, dataset, train_log)
-    return PreparedRun(folder, project.config, dataset, facts)
+        write_inputs(folder, config, dataset, train_log)
+    return PreparedRun(folder, config, dataset, facts)
 
 
 def train_prepared(run: PreparedRun, *, log_to: Callable[[Path], AbstractContextManager[TrainLog]]) -> Run:
@@ -261,7 +263,7 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dic
     checkpoint = folder / CHECKPOINT
     checkpoint.mkdir(exist_ok=True)
     mine = open_miner(config.negatives, dataset.items, dataset.users)
-    trainer = Trainer(dataset, fit, config, folder=checkpoint, mine=mine)
+    trainer = Trainer(dataset, examples_to_learn(fit, config), config, folder=checkpoint, mine=mine)
     log_weight = trainer.learner.negatives.log_weight()
 
     def validate(model: TwoTower, tables: Tables) -> float:

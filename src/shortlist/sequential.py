@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shortlist.backtest import LogTo
 from shortlist.checkpoint import load_tensors, save_tensors
-from shortlist.config import Config
+from shortlist.config import Config, for_log
 from shortlist.dataset import Dataset, Examples, assemble_dataset, make_dataset
 from shortlist.errors import ConfigError
 from shortlist.evaluate import asked_queries, rank_positives
@@ -45,10 +45,14 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
         )
     # a window's bias is carried over and learned on: it cannot be fixed at the end of each
     model = msgspec.structs.replace(project.config.model, popularity="learned")
-    project = replace(project, config=msgspec.structs.replace(project.config, model=model))
+    if project.config.train.both_ways_within:
+        raise ConfigError("sequential training goes forward in time: got train.both_ways_within above 0; set it to 0")
+    train = msgspec.structs.replace(project.config.train, both_ways_within=0.0)
+    project = replace(project, config=msgspec.structs.replace(project.config, model=model, train=train))
     days = rolling_days(project.log, project.config)
     first = rolling_split(project.log, days[0], settings.train_days, settings.test_days, days=settings.days)
     dataset = make_dataset(project, first.train_log)
+    project = replace(project, config=for_log(project.config, len(dataset.train)))
     facts = {**run_facts(project.config, dataset, first.train_log), "sequential_days": [day.isoformat() for day in days]}
     claim(folder, facts)
     trainer = Trainer(dataset, dataset.train, project.config)

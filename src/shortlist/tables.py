@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shortlist.kernels import kernels
+
 _ROWS_AT_ONCE = 4096  # of an update: what stands between reading and writing stays in the cache
 
 
@@ -27,10 +29,10 @@ class EmbeddingTables:
 
     def gather(self, rows: Mapping[str, NDArray[np.int64]]) -> dict[str, torch.Tensor]:
         """Leaves (distinct rows, dim) that collect gradients; `update` takes those gradients. Rows must be distinct."""
-        leaves = {}
+        leaves, passes = {}, kernels()
         for name, table_rows in rows.items():
             index = torch.from_numpy(table_rows)
-            leaf = self.weights[name].index_select(0, index)
+            leaf = self.weights[name].index_select(0, index) if passes is None else passes.gather_rows(self.weights[name], index)
             leaves[name] = leaf
             if name in self.fixed:
                 continue
@@ -43,6 +45,12 @@ class EmbeddingTables:
         """One Adagrad step on the rows gathered last, and on no other: sums += g^2; w -= lr g / sqrt(sums)."""
         for name, (index, leaf) in self._gathered.items():
             if leaf.grad is None:
+                continue
+            passes = kernels()
+            if passes is not None:
+                kept = 1 - learning_rate * weight_decay
+                table = (self.weights[name], self.sums[name])
+                passes.adagrad_rows(*table, index, leaf.grad.contiguous(), rate=learning_rate, kept=kept)
                 continue
             moved = leaf.detach()
             if weight_decay:

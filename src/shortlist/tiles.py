@@ -1,7 +1,7 @@
 """The sampled softmax and its gradients in one pass over row tiles: at no time are there several copies of the logits.
 
 Autograd over the plain formulae of losses.py keeps about ten arrays of (B, C) floats, and writing them takes most of a step. Here the
-products stay in the type they were asked for, a tile of rows at a time becomes float32, its softmax is taken where it stands,
+products stay in the type they were asked for, the softmax of a row (compiled) or of a tile of rows in float32 is taken where it stands,
 and what is left in place of the logits is their gradient,
 
     dL/dl_ij = w_i (P_ij - [j = own_i]),   P = softmax over the row,   w_i = weight_i / sum of weights,
@@ -19,6 +19,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from shortlist.kernels import Kernels, kernels
 from shortlist.tower_inputs import padded, side_by_side
 
 _GROUP_BYTES = 24 * 2**20  # of products kept at once; below 32 MB, from where on memory comes fresh from the kernel every time
@@ -85,27 +86,23 @@ class _SoftmaxLoss(torch.autograd.Function):
         columns = len(vectors) if kind == torch.float32 else padded(len(vectors))
         left, right = warm.to(kind), side_by_side([vectors], rows=columns, kind=kind)
         pull = (warm * share[:, None]).to(kind)  # (B, D) w_i q_i / T
-        shift = terms.shift if bias is None else terms.shift + bias
-        shift = functional.pad(shift, (0, columns - len(vectors)), value=float("-inf"))
-        own_cell = terms.own_cell if bias is None else terms.own_cell + bias[terms.own]
-        row_loss = torch.empty(len(queries))
-        d_queries, d_vectors = torch.empty_like(queries), torch.zeros_like(vectors)
-        d_bias = None if bias is None else torch.zeros_like(bias)
+        rows = _Rows(
+            terms,
+            terms.shift if bias is None else terms.shift + bias,
+            terms.own_cell if bias is None else terms.own_cell + bias[terms.own],
+            share if ctx.needs_input_grad[3] else None,
+        )
+        row_loss, d_queries = torch.empty(len(queries)), torch.empty_like(queries)
+        d_vectors: torch.Tensor | None = None
         for group in _slices(len(queries), columns * left.element_size(), _GROUP_BYTES):
             cells = left[group] @ right.T  # (g, K)
-            for tile in _slices(len(cells), 4 * columns, _TILE_BYTES):
-                rows = slice(group.start + tile.start, group.start + tile.stop)
-                logits = cells[tile].float()  # a copy, but for float32 products
-                row_loss[rows] = _to_gradient(logits, shift, terms, own_cell, rows)
-                if d_bias is not None:
-                    d_bias.addmv_(logits[:, : len(vectors)].T, share[rows])
-                if logits.dtype != cells.dtype:
-                    cells[tile] = logits
+            row_loss[group] = rows.to_gradients(cells, group)
             d_queries[group] = (cells @ right).float()
-            d_vectors += (cells.T @ pull[group])[: len(vectors)]
+            part = (cells.T @ pull[group])[: len(vectors)]
+            d_vectors = part.float() if d_vectors is None else d_vectors.add_(part)
         d_queries *= (share / temperature)[:, None]
-        d_temperature = -(queries * d_queries).sum() / temperature
-        ctx.save_for_backward(d_queries, d_vectors, d_temperature, d_bias)
+        d_temperature = -(queries * d_queries).sum() / temperature if ctx.needs_input_grad[2] else None
+        ctx.save_for_backward(d_queries, d_vectors, d_temperature, rows.d_bias)
         return (row_loss + terms.own_cell - terms.own_shift) @ share
 
     @staticmethod
@@ -113,6 +110,47 @@ class _SoftmaxLoss(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gradients = (None if saved is None else saved * gradient for saved in ctx.saved_tensors)
         return (*gradients, None, None, None)
+
+
+class _Rows:
+    """Turns rows of products into rows of gradients, and adds up the gradient of the bias where it is asked for."""
+
+    def __init__(self, terms: Terms, shift: torch.Tensor, own_cell: torch.Tensor, share: torch.Tensor | None) -> None:
+        """`shift` (K,) and `own_cell` (B,) hold the bias already; `share` (B,) weighs rows in its gradient, None = there is none."""
+        self.terms, self.shift, self.own_cell, self.share = terms, shift.contiguous(), own_cell.contiguous(), share
+        self.d_bias = None if share is None else torch.zeros_like(shift)  # (K,)
+
+    def to_gradients(self, cells: torch.Tensor, group: slice) -> torch.Tensor:
+        """(g,) -log of each row's own cell in its softmax. `cells` (g, K or more) come as q . v / T and hold P - [own] afterwards."""
+        passes = kernels()
+        return self._in_tiles(cells, group) if passes is None else self._compiled(passes, cells, group)
+
+    def _compiled(self, passes: Kernels, cells: torch.Tensor, group: slice) -> torch.Tensor:
+        hidden = None if self.terms.hidden is None else self.terms.hidden[group]
+        loss, d_bias = passes.softmax_gradient(
+            cells,
+            shift=self.shift,
+            own=self.terms.own[group],
+            own_cell=self.own_cell[group],
+            hidden=hidden,
+            share=None if self.share is None else self.share[group],
+        )
+        if self.d_bias is not None and d_bias is not None:
+            self.d_bias += d_bias
+        return loss
+
+    def _in_tiles(self, cells: torch.Tensor, group: slice) -> torch.Tensor:
+        """The same by torch's operations, a tile that stays in the caches at a time."""
+        loss, shift = torch.empty(len(cells)), functional.pad(self.shift, (0, cells.shape[1] - len(self.shift)), value=float("-inf"))
+        for tile in _slices(len(cells), 4 * cells.shape[1], _TILE_BYTES):
+            rows = slice(group.start + tile.start, group.start + tile.stop)
+            logits = cells[tile].float()  # a copy, but for float32 products
+            loss[tile] = _to_gradient(logits, shift, self.terms, self.own_cell, rows)
+            if self.d_bias is not None and self.share is not None:
+                self.d_bias.addmv_(logits[:, : len(self.d_bias)].T, self.share[rows])
+            if logits.dtype != cells.dtype:
+                cells[tile] = logits
+        return loss
 
 
 def _to_gradient(logits: torch.Tensor, shift: torch.Tensor, terms: Terms, own_cell: torch.Tensor, rows: slice) -> torch.Tensor:

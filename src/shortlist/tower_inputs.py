@@ -7,13 +7,15 @@ concatenates, converts and slices one after the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-BagTensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # values, offsets (both int32), weights: bag i is values[o_i:o_(i+1)]
+from shortlist.kernels import BagTensors, kernels
+
 _PADDING_SHARE = 16  # rows are padded by less than one part in so many
 _LEAST_STEP = 16  # rows of a tile register
 
@@ -53,6 +55,87 @@ class _SumsOfBags(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return sums_of_bags(gradient.contiguous(), ctx.transposed), None, None
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A feature of n entries that is still to be looked up: one row of the table each, or the weighted sum of some.
+
+    table        (rows, dim)
+    places       (n,) int32, or n bags
+    transposed   the bags by table row, where the table is to learn
+    """
+
+    table: torch.Tensor
+    places: torch.Tensor | BagTensors
+    transposed: BagTensors | None = None
+
+    def looked_up(self) -> torch.Tensor:
+        """(n, dim)."""
+        if isinstance(self.places, torch.Tensor):
+            return functional.embedding(self.places, self.table)
+        if self.transposed is None:
+            return sums_of_bags(self.table, self.places)
+        return learned_sums_of_bags(self.table, self.places, self.transposed)
+
+
+Piece = torch.Tensor | Lookup
+
+
+def beside(pieces: Sequence[Piece], *, rows: int, kind: torch.dtype) -> torch.Tensor:
+    """(rows, width) the pieces, looked up, as `side_by_side` lays them: with compiled passes each goes straight to its columns."""
+    if kernels() is None:
+        tensors = [piece if isinstance(piece, torch.Tensor) else piece.looked_up() for piece in pieces]
+        if kind == torch.float32 and all(len(tensor) == rows for tensor in tensors):
+            return torch.cat(tensors, dim=1)
+        return side_by_side(tensors, rows=rows, kind=kind)
+    tensors = [piece if isinstance(piece, torch.Tensor) else piece.table for piece in pieces]
+    lookups = [None if isinstance(piece, torch.Tensor) else piece for piece in pieces]
+    found: torch.Tensor = _Beside.apply(rows, kind, lookups, *tensors)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Beside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: int, kind: torch.dtype, lookups: list[Lookup | None], *tensors: torch.Tensor) -> torch.Tensor:
+        passes = kernels()
+        assert passes is not None
+        ctx.lookups, ctx.shapes = lookups, [tensor.shape for tensor in tensors]
+        found = torch.empty(rows, sum(tensor.shape[1] for tensor in tensors), dtype=kind)
+        start, count = 0, rows
+        for lookup, tensor in zip(lookups, tensors, strict=True):
+            columns = found[:, start : start + tensor.shape[1]]
+            if lookup is None:
+                count = len(tensor)
+                columns[:count] = tensor
+            else:
+                count = len(lookup.places) if isinstance(lookup.places, torch.Tensor) else len(lookup.places[1]) - 1
+                passes.sum_rows(tensor, lookup.places, into=columns[:count])
+            start += tensor.shape[1]
+        found[count:] = 0
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        passes = kernels()
+        assert passes is not None
+        gradient, start, gradients = gradient.contiguous(), 0, []
+        for place, (lookup, shape) in enumerate(zip(ctx.lookups, ctx.shapes, strict=True)):
+            columns = gradient[:, start : start + shape[1]]
+            start += shape[1]
+            found = None
+            if ctx.needs_input_grad[3 + place] and lookup is None:
+                found = columns[: shape[0]].float()
+            elif ctx.needs_input_grad[3 + place] and isinstance(lookup.places, torch.Tensor):
+                found = torch.zeros(shape)
+                passes.add_rows(columns[: len(lookup.places)], lookup.places, into=found)
+            elif ctx.needs_input_grad[3 + place]:
+                assert lookup.transposed is not None
+                found = torch.empty(shape)
+                passes.sum_rows(columns, lookup.transposed, into=found)
+            gradients.append(found)
+        return None, None, None, *gradients
 
 
 def side_by_side(pieces: Sequence[torch.Tensor], *, rows: int, kind: torch.dtype) -> torch.Tensor:

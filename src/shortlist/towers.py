@@ -28,9 +28,10 @@ from shortlist.errors import ConfigError
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.features.encoder import TableEncoder
 from shortlist.features.vocabulary import CategoryEncoder
-from shortlist.layers import HistoryPooling, hidden_layers, normalise, top_layer
+from shortlist.kernels import BagTensors
+from shortlist.layers import HistoryPooling, hidden_layers, normalise, through_layers, top_layer
 from shortlist.queries import QueryEncoder
-from shortlist.tower_inputs import BagTensors, learned_sums_of_bags, padded, side_by_side, sums_of_bags
+from shortlist.tower_inputs import Lookup, Piece, beside, padded
 
 START_LENGTH = 0.3  # of the output for a query that says nothing
 BIAS = "#bias"  # suffix of the table of item biases
@@ -74,8 +75,8 @@ class ItemTower(nn.Module):
             return embedding, normalise(output), None
         # what stands behind the candidates gives steps of nearly one size one shape; it is cut off below
         x = x[:candidates] if items is None else x[: min(padded(candidates), len(x))]
-        deep = self.mlp(x)[:candidates].float()
-        vector = normalise(deep + embedding[:candidates] if self.linear_path else deep)
+        deep = through_layers(self.mlp, x)
+        vector = normalise(deep, embedding[:candidates] if self.linear_path else None, count=candidates)
         return embedding, vector, None if self.bias is None else self.bias(x)[:candidates].float()[:, 0]
 
 
@@ -101,19 +102,15 @@ class QueryTower(nn.Module):
         self, seed: torch.Tensor, has_seed: torch.Tensor, history: torch.Tensor, has_history: torch.Tensor, x: torch.Tensor
     ) -> torch.Tensor:
         """seed (N, D) and pooled history (N, D), 0 where none; has_* (N, 1) as 0 or 1; x (N, width) -> u (N, D)."""
-        deep = self.mlp(torch.cat([seed, history, has_seed, has_history, x], dim=1)).float()
-        if self.seed_map is not None and self.history_map is not None:
-            deep = deep + self.seed_map(seed).float() + self.history_map(history).float()
-        if self.feature_map is not None:
-            deep = deep + self.feature_map(x).float()
-        return normalise(deep)
+        deep = through_layers(self.mlp, torch.cat([seed, history, has_seed, has_history, x], dim=1))
+        if self.seed_map is None or self.history_map is None:
+            return normalise(deep)
+        linear = self.seed_map(seed).float() + self.history_map(history).float()
+        return normalise(deep, linear if self.feature_map is None else linear + self.feature_map(x).float())
 
     def of_features(self, x: torch.Tensor) -> torch.Tensor:
         """x (N, width) -> u (N, D), as `forward` gives it for queries without seed and history: zeros are not multiplied."""
-        first = self.mlp[0]
-        assert isinstance(first, nn.Linear)
-        deep = self.mlp[1:](functional.linear(x, first.weight[:, first.in_features - x.shape[1] :], first.bias)).float()
-        return normalise(deep if self.feature_map is None else deep + self.feature_map(x).float())
+        return normalise(through_layers(self.mlp, x), None if self.feature_map is None else self.feature_map(x).float())
 
 
 class TwoTower(nn.Module):
@@ -121,6 +118,8 @@ class TwoTower(nn.Module):
 
     def __init__(self, item_encoder: TableEncoder, query_encoder: QueryEncoder, settings: ModelSettings) -> None:
         super().__init__()
+        if settings.temperature is None:
+            raise ValueError("model.temperature must be resolved: call for_log(config, examples) first")
         self.settings = settings
         self.history_last = query_encoder.history_last
         self.sees_items = query_encoder.has_seed or query_encoder.history_last > 0
@@ -154,13 +153,9 @@ class TwoTower(nn.Module):
 
         transposed   of each bag, where the tables are to learn
         """
-        pieces = embed(columns, tables, "item", transposed)
-        items = None
-        if torch.is_autocast_enabled("cpu") and not self.settings.cross_layers:  # cross layers multiply their input in float32
-            items = len(pieces[0])
-            x = side_by_side(pieces, rows=padded(items), kind=torch.get_autocast_dtype("cpu"))
-        else:
-            x = torch.cat(pieces, dim=1)  # (n, width)
+        pieces, items = lookups(columns, tables, "item", transposed), len(next(iter(columns.values())))
+        kind = self._input_kind()
+        x = beside(pieces, rows=items if kind == torch.float32 else padded(items), kind=kind)  # (n or more, width)
         ids = None if self.id_feature is None else torch.from_numpy(columns[self.id_feature].values[:candidates])
         output = None
         if self.item.is_table and ids is not None:
@@ -176,19 +171,15 @@ class TwoTower(nn.Module):
         embedding: torch.Tensor,
         seed: torch.Tensor,
         history: torch.Tensor,
-        features: Sequence[torch.Tensor],
+        features: Sequence[Piece],
     ) -> torch.Tensor:
         """(N, D) vectors of N queries.
 
         embedding   (n, D) input embeddings of some items
         seed        (N,) and history (N, L), newest first: rows of `embedding`, -1 = none
-        features    looked-up user and context features, each (N, some width)
+        features    user and context features, each (N, some width)
         """
-        multiplies_low = torch.is_autocast_enabled("cpu") and not self.settings.cross_layers
-        if multiplies_low and features:
-            x = side_by_side(features, rows=len(seed), kind=torch.get_autocast_dtype("cpu"))
-        else:
-            x = torch.cat([embedding.new_zeros(len(seed), 0), *features], dim=1)
+        x = beside(features, rows=len(seed), kind=self._input_kind()) if features else embedding.new_zeros(len(seed), 0)
         if not self.sees_items and not self.settings.cross_layers:
             return self.query.of_features(x)
         seed_vector, has_seed = functional.embedding(seed.clamp_min(0), embedding), (seed >= 0).float()[:, None]
@@ -197,6 +188,11 @@ class TwoTower(nn.Module):
         has_history = (present.sum(dim=1, keepdim=True) > 0).float()
         vector: torch.Tensor = self.query(seed_vector * has_seed, has_seed, pooled, has_history, x)
         return vector
+
+    def _input_kind(self) -> torch.dtype:
+        """What the towers' inputs are laid out in: cross layers multiply theirs in float32."""
+        is_narrow = torch.is_autocast_enabled("cpu") and not self.settings.cross_layers
+        return torch.get_autocast_dtype("cpu") if is_narrow else torch.float32
 
     def _pooled(self, embedding: torch.Tensor, seed: torch.Tensor, history: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """(N, D) the histories pooled; where weights go by place alone, without a copy of every item's vector."""
@@ -211,8 +207,8 @@ class TwoTower(nn.Module):
     def encode_batch(self, batch: Batch, tables: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, EncodedItems]:
         """(B, D) query vectors, and the batch's distinct items encoded."""
         items = self.encode_items(batch.items.columns, tables, batch.candidates, batch.items.transposed)
-        users = embed(batch.users.columns, tables, "user", batch.users.transposed)
-        features = users + embed(batch.context.columns, tables, "context", batch.context.transposed)
+        users = lookups(batch.users.columns, tables, "user", batch.users.transposed)
+        features = users + lookups(batch.context.columns, tables, "context", batch.context.transposed)
         embedding = items.embedding if self.sees_items else items.embedding.detach()  # else a gradient of zeros would go all the way
         queries = self.encode_queries(embedding, torch.from_numpy(batch.seed), torch.from_numpy(batch.history), features)
         return queries, items
@@ -280,25 +276,28 @@ def _initial_biases(dataset: Dataset, name: str, item_counts: NDArray[np.int64])
     return torch.from_numpy((biases - biases.mean()).astype(np.float32))[:, None]
 
 
-def embed(
+def lookups(
     columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], side: str, transposed: Mapping[str, Bag] | None = None
-) -> list[torch.Tensor]:
-    """The looked-up features, each (n, width), in order; a bag becomes the weighted sum of its rows.
+) -> list[Piece]:
+    """The features, each (n, width), in order, those with a table to be looked up; a bag becomes the weighted sum of its rows.
 
     transposed   of each bag, where the tables are to learn
     """
-    pieces = []
+    pieces: list[Piece] = []
     for name, column in columns.items():
         table = None if isinstance(column, Dense) else tables[f"{side}/{name}"]
         if table is None:
             pieces.append(torch.from_numpy(column.values))
         elif not isinstance(column, Bag):
-            pieces.append(functional.embedding(torch.from_numpy(column.values), table))
-        elif transposed is None:
-            pieces.append(sums_of_bags(table, bag_tensors(column)))
+            pieces.append(Lookup(table, torch.from_numpy(column.values)))
         else:
-            pieces.append(learned_sums_of_bags(table, bag_tensors(column), bag_tensors(transposed[name])))
+            pieces.append(Lookup(table, bag_tensors(column), None if transposed is None else bag_tensors(transposed[name])))
     return pieces
+
+
+def embed(columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], side: str) -> list[torch.Tensor]:
+    """The looked-up features, each (n, width), in order."""
+    return [piece if isinstance(piece, torch.Tensor) else piece.looked_up() for piece in lookups(columns, tables, side)]
 
 
 def bag_tensors(bag: Bag) -> BagTensors:

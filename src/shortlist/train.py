@@ -6,6 +6,7 @@ All randomness of step t comes from (seed, t), so nothing but the learner's stat
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -109,7 +110,13 @@ class Trainer:
         return self.settings.patience or max(_LEAST_PATIENCE, -(-_PATIENCE_STEPS // self.maker.steps_per_epoch))
 
     def _batches(self, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
-        """(step, batch) in order, made by another thread while the step before runs."""
+        """(step, batch) in order, made by another thread while the step before runs, if torch leaves it a core.
+
+        If not, one of torch's threads would wait for it in every operation, which costs a little more than to make it in between.
+        """
+        if torch.get_num_threads() >= (os.cpu_count() or 1):
+            yield from ((step, self.maker.make(step)) for step in range(start, stop))
+            return
         with ThreadPoolExecutor(1, "batches") as pool:
             waiting = [pool.submit(self.maker.make, step) for step in range(start, min(start + _AHEAD, stop))]
             for step in range(start, stop):

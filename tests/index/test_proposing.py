@@ -14,10 +14,10 @@ from small_index import needs, same, some_of
 
 from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
-from shortlist.index import engines
+from shortlist.index import engines, proposing
 from shortlist.index.exact import ExactIndex
 from shortlist.index.faiss import FaissIndex
-from shortlist.index.proposing import Effort, ProposingIndex, default_effort, gathered_share
+from shortlist.index.proposing import Effort, ProposingIndex, default_effort
 from shortlist.index.scann import ScannIndex
 
 SIZE, DIM, K = 5003, 17, 20
@@ -233,10 +233,28 @@ def test_vectors_of_any_length_and_zeros_can_be_indexed(kind: type[ProposingInde
         assert not vectors.any() or recall(rows, index.exact.search(queries, K)[0]) > 0.3  # one partition of seven
 
 
-def test_few_rows_are_compared_and_many_are_searched_for() -> None:
-    assert gathered_share(200_000, 64) == 1 / 11  # sqrt(6e4 / 1.28e7) = .068 is less
-    assert gathered_share(60_000, 64) == pytest.approx(0.125)  # 6e4 / 3.84e6 = 1 / 64
-    assert gathered_share(1000, 16) == 1 / 4
+@every_kind
+def test_eligible_rows_are_compared_where_that_is_cheaper_than_searching_past_the_others(
+    kind: type[ProposingIndex], built: dict[Any, ProposingIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = built[kind]
+    # 20 results among 1,000 of 5,003 rows: 20 (1 + 1.3 * 4.003) = 124.1 deep, so 40 partitions and 700 rows:
+    # 40 * 250 + 40 / 67 * 5003 * 17 / 2 * .075 + 700 * (80 + 17) = 79,804 ns; comparing takes 1000 * 17 * .2 = 3,400
+    assert index.search_ns(40, 700) == pytest.approx(79_804, rel=1e-4)
+    assert index.prepare(some_of(SIZE, 1000)).gathered is not None
+    assert index.prepare(some_of(SIZE, 1251)).gathered is None  # more than a quarter
+    monkeypatch.setattr(proposing, "COMPARED_NS", 5.0)
+    assert index.prepare(some_of(SIZE, 1000)).gathered is None  # 85,000 ns
+    assert index.prepare(some_of(SIZE, 900)).gathered is not None  # 76,500 ns
+    monkeypatch.setattr(proposing, "COMPARED_NS", 1e6)
+    assert index.prepare(some_of(SIZE, 400)).gathered is None  # 319.2 deep
+    assert index.prepare(some_of(SIZE, 390)).gathered is not None  # 327.5: deeper than any effort is good for
+
+
+def test_copies_of_eligible_rows_stay_small(monkeypatch: pytest.MonkeyPatch, built: dict[Any, ProposingIndex]) -> None:
+    monkeypatch.setattr(proposing, "GATHERED_LARGEST_BYTES", 100 * 17 * 4)
+    for index in built.values():
+        assert index.prepare(some_of(SIZE, 100)).gathered is not None and index.prepare(some_of(SIZE, 101)).gathered is None
 
 
 def test_efforts_are_bounded_by_the_corpus() -> None:

@@ -59,7 +59,7 @@ def test_efforts_reach_the_target_and_a_cheaper_one_would_not() -> None:
         assert proof.recall == tuning.mean_recall(tuned, tuning.split(queries, SETTINGS)[1], 10)
         assert proof.recall >= target - tuning.TOLERANCE
         best = tuned.efforts[0]
-        assert best.searched == 20 or tuning._cost(tuned, best.searched, best.rescored) < tuning._cost(tuned, 20, 100)
+        assert best.searched == 20 or tuned.search_ns(best.searched, best.rescored) < tuned.search_ns(20, 100)
         weaker = Effort(best.depth, max(1, best.searched // 2), best.rescored)
         assert tuning.mean_recall(tuned.with_efforts([weaker]), queries, 10) < target
 
@@ -85,6 +85,27 @@ def test_a_recall_below_the_target_is_refused_with_its_numbers() -> None:
     fixed = msgspec.structs.replace(SETTINGS, searched=1, rescored=10, target_recall=0.9)
     with pytest.raises(BundleError, match=r"recall@10 of the scann index must be at least 0\.9 - 0\.005 .* got 0\.\d{4} on 100 held-out"):
         tuning.tuned(index.with_efforts([Effort(10, 1, 10)]), normal(2, 200, 7), fixed)
+
+
+def test_a_proof_that_falls_short_makes_the_efforts_harder_and_three_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    index, queries = ByPartition.build(normal(1, 499, 7), SETTINGS), normal(2, 300, 7)
+    targets: list[float] = []
+    efforts = tuning._efforts
+
+    def watched(index: ProposingIndex, queries: Float32s, settings: IndexSettings) -> list[Effort]:
+        targets.append(settings.target_recall)
+        return efforts(index, queries, settings)
+
+    monkeypatch.setattr(tuning, "_efforts", watched)
+    proofs = iter([0.55, 0.58, 0.61])
+    monkeypatch.setattr(tuning, "mean_recall", lambda *_: next(proofs))
+    _, proof = tuning.tuned(index, queries, msgspec.structs.replace(SETTINGS, target_recall=0.6))
+    assert (proof.recall, proof.attempts) == (0.61, 3)
+    assert targets == pytest.approx([0.6, 0.65, 0.67])  # each raised by what was missing: .05, then .02
+    proofs = iter([0.5, 0.5, 0.5, 0.9])
+    with pytest.raises(BundleError, match=r"got 0\.5000 on 150 held-out"):
+        tuning.tuned(index, queries, msgspec.structs.replace(SETTINGS, target_recall=0.6))
+    assert next(proofs) == 0.9
 
 
 def test_too_few_queries_prove_nothing() -> None:

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from shortlist.errors import BadRequestError
 from shortlist.serve import ids as serve_ids
-from shortlist.serve.ids import SHORT, HashedIds, IdTable, IntegerIds, KeptIds, open_ids
+from shortlist.serve.ids import SHORT, HashedIds, IdTable, IntegerIds, KeptIds, _Joined, _Padded, _store_of, open_ids
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TEXTS = st.text(max_size=5)
+LONG = st.tuples(TEXTS, st.sampled_from(["", "\0", "x" * 97])).map("".join)  # joined, not padded
 TABLES = {
     "integers": (IntegerIds, INTEGERS),
     "kept": (KeptIds, TEXTS),
     "kept, some long": (KeptIds, TEXTS | st.text("ab", min_size=SHORT - 1, max_size=SHORT + 1)),
     "hashed": (HashedIds, TEXTS),
+    "long": (HashedIds, LONG),
 }
 
 
@@ -69,6 +71,19 @@ def test_text_that_no_table_can_hold_is_unknown(kind: type[KeptIds | HashedIds])
 def test_many_strings_keep_no_objects() -> None:
     assert isinstance(open_ids(pl.Series([f"i{row}" for row in range(300_001)]), "item"), HashedIds)
     assert isinstance(open_ids(pl.Series(["a"]), "item"), KeptIds)
+
+
+def test_strings_are_padded_unless_that_takes_more_or_loses_a_zero() -> None:
+    for ids, kind in (
+        (["a", "bc", ""], _Padded),
+        (["a" * 11, "b", "c"], _Padded),  # 3 * 11 = 33 bytes, joined 13 + 3 * 8 = 37
+        (["a" * 14, "b", "c"], _Joined),  # 42 against 40
+        (["a\0", "b"], _Joined),
+        (["a\0b", "é"], _Padded),
+    ):
+        stored = _store_of(pl.Series(ids))
+        assert type(stored) is kind
+        assert stored.at(np.arange(len(ids))) == ids and stored.at(np.array([len(ids) - 1, 0])) == [ids[-1], ids[0]]
 
 
 def test_ids_whose_guesses_collide_are_told_apart() -> None:

@@ -28,7 +28,7 @@ def test_a_variant_changes_what_it_names_and_nothing_else(config: Config) -> Non
         and found.negatives == config.negatives
         and found.train == config.train
     )
-    assert changed(config, COLD["unchosen weight .01 (default)"]).negatives.unchosen_weight == 0.01
+    assert changed(config, COLD["weight .3"]).negatives.unchosen_weight == 0.3
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -125,9 +125,11 @@ class Eligible:
     rows      (E,) int64, ascending
     gathered  an index over copies of the vectors of just these rows, where they are few enough to be compared one by one;
               its row i is rows[i], so ties fall as they must
+    penalty   (M,) float32, 0 where the mask is true and -inf elsewhere, where nothing is gathered: adding it to all scores takes a
+              twentieth of the time that assigning by the mask takes
     """
 
-    __slots__ = ("gathered", "index", "mask", "rows")
+    __slots__ = ("gathered", "index", "mask", "penalty", "rows")
 
     def __init__(self, index: Index, mask: NDArray[np.bool_], *, gather: Callable[[Rows], Index | None]) -> None:
         """gather   gets the rows, at least one; returns an index over their vectors, or None where they are too many."""
@@ -138,6 +140,10 @@ class Eligible:
         self.rows: Rows = np.flatnonzero(self.mask)
         self.rows.flags.writeable = False
         self.gathered = gather(self.rows) if len(self.rows) else None
+        self.penalty: Float32s | None = None
+        if len(self.rows) and self.gathered is None:
+            self.penalty = np.where(self.mask, np.float32(0), np.float32(-np.inf))
+            self.penalty.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -297,17 +303,22 @@ def score_rows(query: Float32s, vectors: Float32s, rows: Rows, largest: float) -
 
     largest  at least |query| times the norm of any row
 
-    A float64 product in any order of adding is within (2 D + 4) 2^-53 |q||v| of the sum by halving. Where all numbers within
-    that distance round to one float32, it is the canonical score; the few other rows are added up by halving.
+    Where all numbers within `summation_error` of a float64 product round to one float32, that is the canonical score; the few other
+    rows are added up by halving.
     """
     sums = vectors.take(rows, axis=0).astype(np.float64) @ query.astype(np.float64)
-    error = (2 * len(query) + 4) * 2.0**-53 * largest
+    error = summation_error(largest, len(query))
     scores, above = (sums - error).astype(np.float32), (sums + error).astype(np.float32)
     if not np.array_equal(scores, above):
         unsure = np.flatnonzero(scores != above)
         scores[unsure] = score_pairs(query[None], vectors, np.zeros(len(unsure), np.int64), rows[unsure])
     scores += np.float32(0.0)  # no -0
     return scores
+
+
+def summation_error(largest: float, dim: int) -> float:
+    """How far a float64 product of `dim` terms, added in any order, is from the sum by halving; `largest` is at least |q||v|."""
+    return (2 * dim + 4) * 2.0**-53 * largest
 
 
 def best_of_one(rows: Rows, scores: Float32s, k: int) -> tuple[Rows, Float32s]:

@@ -141,18 +141,18 @@ class ExactIndex(Index):
         if allowed is not None and (allowed.gathered is not None or not len(allowed)):
             return allowed.search_one(query, k, exclude=exclude)
         out = None if exclude is None else known_rows(exclude, self.size)
-        return self.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
+        return self.scan_one(query, norm, k, out, None if allowed is None else allowed.penalty)
 
-    def scan_one(self, query: Float32s, norm: float, k: int, out: Rows | None, mask: NDArray[np.bool_] | None) -> tuple[Rows, Float32s]:
+    def scan_one(self, query: Float32s, norm: float, k: int, out: Rows | None, penalty: Float32s | None) -> tuple[Rows, Float32s]:
         """(rows, scores), each (k,), of a checked query of norm `norm`, found by comparing all rows.
 
-        out   known rows to leave out
-        mask  (M,), false for those that may not come back
+        out      known rows to leave out
+        penalty  (M,), -inf for those that may not come back, else 0
         """
         largest = norm * self.largest_norm
         scores = self.vectors @ query  # (M,)
-        if mask is not None:
-            scores[~mask] = -np.inf
+        if penalty is not None:
+            scores += penalty
         if out is not None:
             scores[out] = -np.inf
         least = reached_by(scores[None], min(k, self.size))[0] - 2 * np.float32(largest_error(largest, self.dim))

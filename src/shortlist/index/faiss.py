@@ -20,6 +20,7 @@ from shortlist.index.engines import in_range, require, training_threads
 from shortlist.index.proposing import ProposingIndex
 
 BLOCK_DIMS = 2  # dimensions that share a 4-bit code
+CODES = 16  # of 4 bits
 LEARNED_FROM_EACH = 256  # vectors a partition that partitions are learned from
 FILE = "faiss.index"
 ADDED_AT_ONCE = 1 << 16
@@ -37,14 +38,25 @@ class FaissIndex(ProposingIndex):
 
     def propose(self, query: Float32s, count: int, searched: int) -> Rows:
         """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
-        faiss = require("faiss")
         if not getattr(_thread, "is_single", False):
-            faiss.omp_set_num_threads(1)
+            require("faiss").omp_set_num_threads(1)
             _thread.is_single = True
-        asked = query[None] if self.dim % BLOCK_DIMS == 0 else np.pad(query, (0, -self.dim % BLOCK_DIMS))[None]
-        parameters = faiss.SearchParametersIVF(nprobe=searched)
-        rows: Rows = self.library.search(asked, count, params=parameters)[1][0]
+        rows: Rows = self._asked(query[None], count, searched)[0]
         return rows if len(rows) and rows[-1] >= 0 else rows[rows >= 0]
+
+    def propose_all(self, queries: Float32s, count: int, searched: int, *, threads: int) -> list[Rows]:
+        """What `propose` says of each of the queries (N, D)."""
+        require("faiss").omp_set_num_threads(threads)
+        _thread.is_single = False
+        return [rows[rows >= 0] for rows in self._asked(queries, count, searched)]
+
+    def _asked(self, queries: Float32s, count: int, searched: int) -> Rows:
+        """(N, count) rows, -1 = none."""
+        if self.dim % BLOCK_DIMS:
+            queries = np.pad(queries, ((0, 0), (0, -self.dim % BLOCK_DIMS)))
+        parameters = require("faiss").SearchParametersIVF(nprobe=searched)
+        found: Rows = self.library.search(queries, count, params=parameters)[1]
+        return found
 
     def _build_library(self, settings: IndexSettings) -> None:
         faiss = require("faiss")
@@ -79,7 +91,8 @@ class FaissIndex(ProposingIndex):
     def _open_library(self, folder: Path) -> None:
         faiss = require("faiss")
         path = folder / FILE
-        faiss.set_deserialization_vector_byte_limit(path.stat().st_size)  # no count in the file may ask for more than the file holds
+        table = 4 * self.leaves * CODES * -(-self.dim // BLOCK_DIMS)  # bytes: products of centres and codes, which Faiss works out again
+        faiss.set_deserialization_vector_byte_limit(max(path.stat().st_size, table + 4))  # no count in the file may ask for more
         try:
             library = faiss.read_index(str(path))
         except RuntimeError as error:

@@ -63,14 +63,15 @@ class Int8Index(Index):
     kind = "int8"
     is_exact = True
 
-    def __init__(self, vectors: Float32s, codes: bytes, error: float) -> None:
-        """codes   the ONNX graph that `_graph` made; error   the largest |e| / |v| of a row."""
+    def __init__(self, vectors: Float32s, codes: bytes, error: float, *, saved: Path | None = None) -> None:
+        """codes   the ONNX graph that `_graph` made; error   the largest |e| / |v| of a row; saved   the file that holds the codes:
+        then they are not kept beside those of the session."""
         self._largest_norm = check_vectors(vectors)
         self.size, self.dim = vectors.shape
         self._vectors = vectors.view()
         self._vectors.flags.writeable = False
         self._norms = checked_norms(vectors, "vectors").astype(np.float32)  # (M,)
-        self._codes, self._error = codes, error
+        self._codes, self._error = codes if saved is None else saved, error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -101,12 +102,13 @@ class Int8Index(Index):
             raise BundleError(f"{folder / FACTS_FILE} must describe its vectors, int8 of {size} x {dim}: got {facts}; publish again")
         if xxhash.xxh3_128_hexdigest(codes) != facts.codes:
             raise BundleError(f"{path} must be as saved: its hash changed; publish again")
-        return cls(vectors, codes, facts.error)
+        return cls(vectors, codes, facts.error, saved=path)
 
     def save(self, folder: Path) -> None:
         """Nothing comes back. Writes codes and facts; the vectors are the caller's."""
-        (folder / CODES_FILE).write_bytes(self._codes)
-        facts = _Facts(self.kind, self.size, self.dim, self._error, xxhash.xxh3_128_hexdigest(self._codes))
+        codes = self._codes.read_bytes() if isinstance(self._codes, Path) else self._codes
+        (folder / CODES_FILE).write_bytes(codes)
+        facts = _Facts(self.kind, self.size, self.dim, self._error, xxhash.xxh3_128_hexdigest(codes))
         (folder / FACTS_FILE).write_bytes(msgspec.json.encode(facts))
 
     def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
@@ -145,8 +147,8 @@ class Int8Index(Index):
         if allowed is not None and (allowed.gathered is not None or not len(allowed)):
             return allowed.search_one(query, k, exclude=exclude)
         upper, width = self._bounds(query, norm)
-        if allowed is not None:
-            upper[~allowed.mask] = -np.inf
+        if allowed is not None and allowed.penalty is not None:
+            upper += allowed.penalty
         if exclude is not None:
             upper[known_rows(exclude, self.size)] = -np.inf
         least = reached_by((upper - width)[None], k)[0]

@@ -29,19 +29,22 @@ from shortlist.index.contract import (
     Float32s,
     Index,
     Rows,
-    best_of_one,
     check_exclude,
     check_queries,
     check_query,
     known_rows,
-    score_rows,
 )
 from shortlist.index.exact import ExactIndex, gather
+from shortlist.index.refining import best_of_rows, leading
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
-GATHERED_SHARES = (1 / 11, 1 / 4)  # of the corpus, at least and at most: `gathered_share`
-GATHERED_ENTRIES = 6e4  # p^2 M D at which comparing a share p of the rows costs what searching 1 / p times deeper does (measured)
+GATHERED_SHARE = 1 / 4  # of the corpus: eligible rows up to which their vectors may be copied
+GATHERED_LARGEST_BYTES = 56 << 20  # of such copies: the masks that a service remembers by default hold one of them
+CODE_NS = 0.075  # a 4-bit code of a row in a partition that is looked into
+PARTITION_NS = 250.0  # a partition that is looked into, however small
+RESCORED_NS = 80.0  # a row compared by its vector, and one more for each dimension
+COMPARED_NS = 0.2  # a dimension of an eligible row that is compared with all others
 SPARE = 1.3  # times as many ineligible rows are searched past as there are on average: they are never spread evenly
 
 
@@ -139,9 +142,13 @@ class ProposingIndex(Index):
         return not self.leaves or any(effort.searched == self.leaves and effort.rescored == self.size for effort in self.efforts[:1])
 
     def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
-        """The rows of `mask`, with copies of their vectors where these are at most a `gathered_share` of the corpus."""
-        most = gathered_share(self.size, self.dim) * self.size
-        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if len(rows) <= most else None)
+        """The rows of `mask`, with copies of their vectors where comparing them all is cheaper than searching past the others."""
+        return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if self._are_compared(len(rows)) else None)
+
+    def search_ns(self, searched: int, rescored: int) -> float:
+        """Nanoseconds that a search takes, about: counted, so that tuning chooses alike on any machine."""
+        scanned = self.size * searched / self.leaves
+        return searched * PARTITION_NS + scanned * self.dim / 2 * CODE_NS + rescored * (RESCORED_NS + self.dim)
 
     def search(
         self,
@@ -177,13 +184,15 @@ class ProposingIndex(Index):
             return allowed.search_one(query, k, exclude=exclude)
         out = None if exclude is None else known_rows(exclude, self.size)
         found = self._found(query, norm, k, out, allowed)
-        if found is None:
-            return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.mask)
-        return best_of_one(*found, k)
+        return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.penalty) if found is None else found
 
     @abstractmethod
     def propose(self, query: Float32s, count: int, searched: int) -> Rows:
         """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
+
+    def propose_all(self, queries: Float32s, count: int, searched: int, *, threads: int) -> list[Rows]:
+        """What `propose` says of each of the queries (N, D), but for the order of rows with equal codes; faster, for tuning."""
+        return [self.propose(query, count, searched) for query in queries]
 
     @abstractmethod
     def _build_library(self, settings: IndexSettings) -> None:
@@ -198,12 +207,12 @@ class ProposingIndex(Index):
         """Nothing comes back: the library holds what `_save_library` wrote. Raises BundleError for files it cannot read."""
 
     def _found(self, query: Float32s, norm: float, k: int, out: Rows | None, allowed: Eligible | None) -> tuple[Rows, Float32s] | None:
-        """(rows, scores), unordered, at least k of them and the best k among them; None where no effort finds as many."""
+        """(rows, scores), each (k,), from the least effort that finds so many; None where none does."""
         largest, wanted = norm * self.exact.largest_norm, k
         if out is not None:
             wanted += min(len(out), k)  # what is left out is often the very best; longer lists are mostly elsewhere
         if allowed is not None:
-            wanted = math.ceil(wanted * (1 + SPARE * (self.size / len(allowed) - 1)))
+            wanted = self._depth_among(wanted, len(allowed))
         excluded = None if out is None or not len(out) else row_mask(out, self.size)
         for effort in self._efforts(wanted):
             rows = self.propose(query, effort.rescored, effort.searched)
@@ -212,17 +221,23 @@ class ProposingIndex(Index):
                 proposed = len(rows)
                 rows = rows[allowed.mask[rows]]
                 depth = depth * len(rows) // max(proposed, 1)  # beyond its depth an effort promises nothing, nor its share of it
-            if len(rows) < k:
-                continue
-            scores = score_rows(query, self._vectors, rows, largest)
-            if out is not None or allowed is not None:
-                rows, scores = _deepest(rows, scores, depth)
-            if excluded is not None:
-                kept = ~excluded[rows]
-                rows, scores = rows[kept], scores[kept]
-            if len(rows) >= k:
-                return rows, scores
+            if excluded is not None and depth:
+                rows = leading(query, self._vectors, rows, depth, largest)
+                rows = rows[~excluded[rows]]
+            if min(len(rows), depth) >= k:
+                return best_of_rows(query, self._vectors, rows, k, largest)
         return None
+
+    def _depth_among(self, k: int, eligible: int) -> int:
+        """How deep to look for k rows where so many are eligible."""
+        return math.ceil(k * (1 + SPARE * (self.size / eligible - 1)))
+
+    def _are_compared(self, eligible: int) -> bool:
+        """Are so many eligible rows compared one by one? The search that they are weighed against is for the results tuned for."""
+        if eligible > GATHERED_SHARE * self.size or 4 * eligible * self.dim > GATHERED_LARGEST_BYTES:
+            return False
+        effort = next(self._efforts(self._depth_among(self.efforts[0].depth, eligible)), None)
+        return effort is None or eligible * self.dim * COMPARED_NS <= self.search_ns(effort.searched, effort.rescored)
 
     def _efforts(self, depth: int) -> Iterator[Effort]:
         """The efforts that are good for `depth` results or more, the least first."""
@@ -242,11 +257,6 @@ def default_leaves(size: int) -> int:
     return max(1, 2 * math.isqrt(size))
 
 
-def gathered_share(size: int, dim: int) -> float:
-    """The share of eligible rows up to which they are compared one by one; above it the whole corpus is searched deeper."""
-    return min(max(math.sqrt(GATHERED_ENTRIES / (size * dim)), GATHERED_SHARES[0]), GATHERED_SHARES[1])
-
-
 def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
     """The effort that is set, or a tenth of the partitions and three times `target_k` rows."""
     rescored = min(size, settings.rescored or max(3 * settings.target_k, 300))
@@ -255,16 +265,6 @@ def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
         searched=min(leaves, settings.searched or math.ceil(leaves / 10)),
         rescored=rescored,
     )
-
-
-def _deepest(rows: Rows, scores: Float32s, depth: int) -> tuple[Rows, Float32s]:
-    """The rows with the `depth` largest scores, all that tie for the last place, unordered."""
-    if len(rows) <= depth:
-        return rows, scores
-    if not depth:
-        return rows[:0], scores[:0]
-    best = scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth]
-    return rows[best], scores[best]
 
 
 def row_mask(rows: Rows, size: int) -> NDArray[np.bool_]:

@@ -41,6 +41,15 @@ class ScannIndex(ProposingIndex):
         rows: Rows = found.astype(np.int64)
         return rows if not len(scores) or scores[-1] == scores[-1] else rows[~np.isnan(scores)]  # short answers are padded with NaN
 
+    def propose_all(self, queries: Float32s, count: int, searched: int, *, threads: int) -> list[Rows]:
+        """What `propose` says of each of the queries (N, D), but for the order of rows with equal codes."""
+        self._searcher.set_num_threads(threads)
+        try:
+            found, scores = self._searcher.search_batched_parallel(queries, count, -1, searched)
+        finally:
+            self._searcher.set_num_threads(1)
+        return [line[~np.isnan(known)].astype(np.int64) for line, known in zip(found, scores, strict=True)]
+
     def _build_library(self, settings: IndexSettings) -> None:
         vectors = in_range(self._vectors, self.exact.largest_norm)
         builder = tree_and_codes(vectors, self.leaves, threads=training_threads(settings))

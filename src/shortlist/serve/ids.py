@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
@@ -180,13 +179,13 @@ class KeptIds(IdTable):
 
 
 class HashedIds(IdTable):
-    """Strings: their bytes in one Arrow array, and their hashes."""
+    """Strings: their bytes in one piece, and their hashes."""
 
     id_type = str
 
     def __init__(self, ids: pl.Series, what: str) -> None:
         self.what = what
-        self._ids = ids.to_arrow().cast(pa.large_string())
+        self._ids = _store_of(ids)
         halves = []
         for start in range(0, len(ids), _BLOCK):
             halves.append(_halves(ids[start : start + _BLOCK].to_list()))
@@ -197,16 +196,15 @@ class HashedIds(IdTable):
         assert not (self._low[1:] == self._low[:-1]).any(), "two ids share 64 bits of hash: choose another _HASH_SEED"
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._low)
 
     def ids_of(self, rows: Rows) -> list[Id]:
         """The id at each row."""
-        found: list[Id] = self._ids.take(pa.array(rows)).to_pylist()
-        return found
+        return self._ids.at(rows)
 
     def place_of(self, asked: Id) -> int:
         """How many ids have lesser UTF-8 bytes (which sort as code points do)."""
-        return bisect_left(range(len(self)), asked, key=lambda row: self._ids[row].as_py())
+        return bisect_left(range(len(self)), asked, key=lambda row: self.ids_of(np.array([row]))[0])
 
     def _found(self, asked: Sequence[Id]) -> Rows:
         if not len(self._low):
@@ -217,6 +215,50 @@ class HashedIds(IdTable):
         rows = self._row[place].astype(np.int64)
         rows[(self._low[place] != low) | (self._high[place] != high)] = -1
         return rows
+
+
+class _Strings(ABC):
+    """Strings by row, without an object for each."""
+
+    @abstractmethod
+    def at(self, rows: Rows) -> list[Id]: ...
+
+
+class _Padded(_Strings):
+    """As wide as the longest, filled up with zeros."""
+
+    def __init__(self, ids: pl.Series, width: int) -> None:
+        self._bytes = np.zeros(len(ids), f"S{max(width, 1)}")
+        for start in range(0, len(ids), _BLOCK):
+            self._bytes[start : start + _BLOCK] = [value.encode() for value in ids[start : start + _BLOCK].to_list()]
+
+    def at(self, rows: Rows) -> list[Id]:
+        return [value.decode() for value in self._bytes[rows].tolist()]
+
+
+class _Joined(_Strings):
+    """One behind the other, and where each ends."""
+
+    def __init__(self, ids: pl.Series) -> None:
+        self._bytes = bytearray()
+        for start in range(0, len(ids), _BLOCK):
+            self._bytes += "".join(ids[start : start + _BLOCK].to_list()).encode()
+        self._bounds = np.concatenate([[0], np.cumsum(ids.str.len_bytes().to_numpy(), dtype=np.int64)])
+        if len(self._bytes) < 2**32:
+            self._bounds = self._bounds.astype(np.uint32)
+
+    def at(self, rows: Rows) -> list[Id]:
+        text = self._bytes
+        return [text[first:last].decode() for first, last in zip(self._bounds[rows].tolist(), self._bounds[rows + 1].tolist(), strict=True)]
+
+
+def _store_of(ids: pl.Series) -> _Strings:
+    """Padded is four times as fast: 7 us for 100 ids. Joined where padding takes more than it, or a zero at the end would be lost."""
+    lengths = ids.str.len_bytes().to_numpy()
+    width, total = int(lengths.max(initial=0)), int(lengths.sum())
+    if len(ids) * width > total + 8 * len(ids) or ids.str.ends_with("\0").any():
+        return _Joined(ids)
+    return _Padded(ids, width)
 
 
 def _letters_of(ids: pl.Series) -> np.dtype[Any]:

@@ -14,6 +14,7 @@ from shortlist.index.exact import ExactIndex
 from shortlist.index.proposing import ProposingIndex
 from shortlist.pace import step
 from shortlist.serve.answering import Answering, Pinned, encoded
+from shortlist.serve.heap import trim
 from shortlist.serve.messages import RecommendRequest
 from shortlist.serve.overlay import Floats
 from shortlist.serve.settings import ServeSettings
@@ -56,6 +57,7 @@ def load_version(folder: Path, settings: ServeSettings, recent: Sequence[Recomme
             f"{folder} must answer with a recall@{settings.canary_k} of at least {target:g} against exact search: "
             f"got {recall:.4f} over {len(queries)} queries; publish it again with another index"
         )
+    trim()
     return Loaded(version, recall)
 
 

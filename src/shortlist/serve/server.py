@@ -31,6 +31,7 @@ import uvicorn
 from shortlist.errors import ShortlistError
 from shortlist.serve.app import App
 from shortlist.serve.contract import ServiceContract
+from shortlist.serve.heap import keep_no_freed_pages
 from shortlist.serve.keys import Keys, keys_from
 from shortlist.serve.limits import Limits
 from shortlist.serve.listener import BACKLOG, open_listener, refuse_new, take_last
@@ -65,6 +66,7 @@ def serve_store(store: Path, *, host: str, port: int, workers: int, events: str 
 
     for variable in ONE_THREAD:  # read when numpy is imported, which only opening the service does
         os.environ.setdefault(variable, "1")
+    keep_no_freed_pages()
 
     def open_service() -> ServiceContract:
         from shortlist.serve.service import Service  # not before the workers are forked

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
+from shortlist.array_files import give_back
 from shortlist.bundle import Bundle, open_bundle
 from shortlist.index.contract import Eligible
 from shortlist.pace import step
@@ -97,9 +97,10 @@ class LiveVersion:
 def open_version(folder: Path, *, predicate_cache_bytes: int) -> LiveVersion:
     """The version in `folder`, every file verified. Raises BundleError naming the file that does not fit."""
     bundle = open_bundle(folder)
-    pa.default_memory_pool().release_unused()  # what reading tables took, it would keep
     step()
     popularity, popular = popular_order(bundle)
+    if bundle.popularity is not None:
+        give_back(bundle.popularity)
     return LiveVersion(
         name=bundle.name,
         bundle=bundle,
@@ -126,4 +127,5 @@ def _seconds_of(text: Any) -> float | None:
 
 def _size_bytes(eligible: Eligible) -> int:
     gathered = 0 if eligible.gathered is None else len(eligible) * eligible.index.dim * 4
-    return eligible.mask.nbytes + eligible.rows.nbytes + gathered
+    penalty = 0 if eligible.penalty is None else eligible.penalty.nbytes
+    return eligible.mask.nbytes + eligible.rows.nbytes + penalty + gathered

@@ -24,7 +24,7 @@ def table1() -> Study:
         "table1",
         {
             MLP: {
-                "model": {"item_tower": "table", "hidden": [1024, 128]},
+                "model": {"item_tower": "table", "hidden": [1024, 128], "singleton_id_dropout": 0.0},
                 "negatives": {
                     "kind": "sampled",
                     "batch_size": EFFECTIVE_SAMPLE,
@@ -35,7 +35,7 @@ def table1() -> Study:
             },
             BATCH: {"negatives": {"batch_size": EFFECTIVE_SAMPLE, "index_batch_size": 0}},
             MNS: {"negatives": mixed},
-            PLAIN: {"negatives": {**mixed, "unchosen_weight": 1.0}},
+            PLAIN: {"model": {"singleton_id_dropout": 0.0}, "negatives": {**mixed, "unchosen_weight": 1.0}},
         },
         reference=MNS,
     )

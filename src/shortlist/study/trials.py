@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from shortlist.backtest import LogTo
 from shortlist.baselines.fit import fit_baselines
+from shortlist.both_ways import examples_to_learn
 from shortlist.calibration import calibrate
-from shortlist.config import Config, config_tree
+from shortlist.config import Config, config_tree, for_log
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.encode import Tables, full_corpus_loss
 from shortlist.errors import DataError
@@ -124,8 +125,9 @@ def baseline_trial(prepared: Prepared, config: Config, name: str) -> Trial | str
 
 def train_model(dataset: Dataset, config: Config, log: TrainLog, watch: Watch | None = None) -> Trainer:
     """The trainer after its training, with the best epoch's weights; `watch` sees the validation loss of every epoch."""
+    config = for_log(config, len(dataset.train))
     fit, validation = split_validation(dataset.train, config.train)
-    trainer = Trainer(dataset, fit, config)
+    trainer = Trainer(dataset, examples_to_learn(fit, config), config)
     log_weight = trainer.learner.negatives.log_weight()
     losses: list[float] = []
 

@@ -35,49 +35,52 @@ _DESIGNS: dict[str, Changes] = {
     "uncorrected": {"loss": {"design": "uncorrected"}},
     "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}},
     "sampled-softmax MLP, uniform": {
-        "model": {"item_tower": "table", "hidden": [1024, 128]},
+        "model": {"item_tower": "table", "hidden": [1024, 128], "singleton_id_dropout": 0.0},
         "negatives": {"kind": "sampled", "index_batch_size": 2048, "proposal": "uniform"},
         "loss": {"design": "inclusion"},
     },
     "sampled-softmax MLP, log-uniform": {
-        "model": {"item_tower": "table", "hidden": [1024, 128]},
+        "model": {"item_tower": "table", "hidden": [1024, 128], "singleton_id_dropout": 0.0},
         "negatives": {"kind": "sampled", "index_batch_size": 2048, "proposal": "log_uniform"},
         "loss": {"design": "inclusion"},
     },
     "full softmax": {"negatives": {"kind": "full"}},
 }
 
+COLD_DEFAULT = "default: weight .1, singletons hidden .5"
 COLD: dict[str, Changes] = {
-    "plain MNS (weight 1)": {"negatives": {"unchosen_weight": 1.0}},
+    "plain MNS (weight 1, none hidden)": {"model": {"singleton_id_dropout": 0.0}, "negatives": {"unchosen_weight": 1.0}},
     "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}},
     "index draws from chosen items": {"negatives": {"index_from": "chosen"}},
-    "unchosen weight .1": {"negatives": {"unchosen_weight": 0.1}},
-    "unchosen weight .01 (default)": {},
-    "unchosen weight .001": {"negatives": {"unchosen_weight": 0.001}},
-    "weight 1, id dropout .5": {"negatives": {"unchosen_weight": 1.0}, "model": {"id_dropout": 0.5}},
-    "weight .01, id dropout .5": {"model": {"id_dropout": 0.5}},
+    COLD_DEFAULT: {},
+    "weight .1, none hidden": {"model": {"singleton_id_dropout": 0.0}},
+    "weight .3": {"negatives": {"unchosen_weight": 0.3}},
+    "weight .01": {"negatives": {"unchosen_weight": 0.01}},
+    "weight .01, none hidden": {"model": {"singleton_id_dropout": 0.0}, "negatives": {"unchosen_weight": 0.01}},
+    "weight .001, none hidden": {"model": {"singleton_id_dropout": 0.0}, "negatives": {"unchosen_weight": 0.001}},
+    "id dropout .5": {"model": {"id_dropout": 0.5}},
     "weight 1, logq_weight .5": {"negatives": {"unchosen_weight": 1.0}, "loss": {"logq_weight": 0.5}},
-    "weight .01, no item bias": {"model": {"item_bias": False}},
+    "no item bias": {"model": {"item_bias": False}},
 }
 DESIGNS: dict[str, Changes] = {  # the bias is learned: a fixed one would put back what a design left out
     variant: {**changes, "model": {"popularity": "learned", **changes.get("model", {})}} for variant, changes in _DESIGNS.items()
 }
 PAPER_TOWERS: Changes = {  # Yang et al., section 4.2: an MLP on each side, a bag of the history, no bias
-    "model": {"linear_path": False, "item_bias": False, "history_pooling": "mean", "id_dropout": 0.0}
+    "model": {"linear_path": False, "item_bias": False, "history_pooling": "mean", "id_dropout": 0.0, "singleton_id_dropout": 0.0}
 }
 TOWERS: dict[str, Changes] = {
     "the paper's towers": PAPER_TOWERS,
     "default": {},
     "no linear path": {"model": {"linear_path": False}},
     "no item bias": {"model": {"item_bias": False}},
-    "no id dropout": {"model": {"id_dropout": 0.0}},
+    "no id dropout": {"model": {"id_dropout": 0.0, "singleton_id_dropout": 0.0}},
     "history by mean": {"model": {"history_pooling": "mean"}},
     "history by attention": {"model": {"history_pooling": "attention"}},
     "two cross layers": {"model": {"cross_layers": 2}},
 }
 _NAMED = {
     "designs": (DESIGNS, "expected_count"),
-    "cold": (COLD, "unchosen weight .01 (default)"),
+    "cold": (COLD, COLD_DEFAULT),
     "towers": (TOWERS, "default"),
 }
 NAMED = tuple(_NAMED)
