@@ -159,6 +159,9 @@ def _opened(path: Path, opener: Callable[[Path], Opened]) -> Opened:
 
 def _check_shapes(folder: Path, bundle: Bundle) -> None:
     """Raises BundleError naming the first array that does not fit the others."""
+    for name, matrix in (("embeddings.npy", bundle.embeddings), ("queries.npy", bundle.queries)):  # of the vectors, the index says so
+        if matrix is not None and matrix.ndim != 2:
+            raise BundleError(f"{folder / name} must be a matrix: got the shape {matrix.shape}; publish again")
     count, dim, width = len(bundle.items), bundle.embeddings.shape[-1], bundle.vectors.shape[-1]
     expected: dict[str, tuple[NDArray[Any] | None, str, tuple[int, ...]]] = {
         "embeddings.npy": (bundle.embeddings, "f4", (count, dim)),

@@ -11,7 +11,7 @@ from small_http import Reply, ask, asked, small_app
 from small_service import SmallService
 
 from shortlist.serve.app import App
-from shortlist.serve.gate import LEAST_ROOM, Gate
+from shortlist.serve.gate import LEAST_ROOM, LOOK_EVERY_S, Gate
 from shortlist.serve.limits import Limits
 from shortlist.serve.messages import Slate
 from shortlist.serve.placement import FIRST_ANSWERS, Placement
@@ -76,6 +76,49 @@ def test_between_two_turns_the_loop_looks_at_everything_else() -> None:
         return seen
 
     assert asyncio.run(run()) == ["work", "sockets"] * 3
+
+
+def test_quick_work_has_several_turns_between_two_looks_and_not_for_ever() -> None:
+    async def run() -> list[str]:
+        clock = Clock()
+        gate, seen = Gate(wait_longest_s=1.0, clock=clock), list[str]()
+
+        def work(started_s: float) -> None:
+            assert started_s == clock.now
+            seen.append("work")
+            clock.now += 0.4 * LOOK_EVERY_S
+
+        for _ in range(5):
+            gate.ask(work)
+        for _ in range(3):
+            await asyncio.sleep(0)
+            seen.append("look")
+        assert gate.pace_s == pytest.approx(0.4 * LOOK_EVERY_S)
+        return seen
+
+    assert asyncio.run(run()) == ["work", "work", "work", "look", "work", "work", "look", "look"]
+
+
+def test_work_that_fails_does_not_keep_others_from_their_turn() -> None:
+    async def run() -> list[int]:
+        gate, seen = Gate(wait_longest_s=1.0), list[int]()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: seen.append(-1))
+
+        def fail(started_s: float) -> None:
+            raise ValueError("work")
+
+        async def other() -> None:
+            gate.done(await gate.turn())
+            seen.append(2)
+
+        gate.ask(fail)
+        gate.ask(lambda started_s: seen.append(1))
+        await other()
+        await asyncio.sleep(0)
+        return seen
+
+    assert asyncio.run(run()) == [-1, 1, 2]
 
 
 def test_the_room_is_the_allowed_wait_over_the_pace() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -63,6 +64,75 @@ def test_a_query_goes_all_the_way_over_one_kept_connection(server: ServerProcess
         answer = connection.getresponse()
         assert answer.status == 200 and len(json.loads(answer.read())["items"]) == k
     connection.close()
+
+
+BODIES = [
+    b'{"k":3}',
+    b'{"user":"a","k":2}',
+    b'{"k":13}',
+    b'{"k":0}',
+    b'{"k":1',
+    b"\xff",
+    b'{"k":NaN}',
+    b"[" * 20_000,
+    b'{"no":1}',
+    b"",
+    b"x" * 65_537,
+]
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/similar"])
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+def test_a_query_in_one_packet_gets_what_it_gets_in_two(server: ServerProcess, path: str, body: bytes) -> None:
+    def told(answer: bytes) -> tuple[bytes, list[bytes], bytes]:
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        status, *lines = head.split(b"\r\n")
+        return status, sorted(line for line in lines if not line.startswith(b"date")), rest
+
+    query = post(path, body).replace(b"Host: shortlist", b"X-Request-Id: mine")
+    with socket.create_connection(server.address, timeout=5) as line:
+        line.sendall(query)
+        at_once = whole_answer(line)
+    with socket.create_connection(server.address, timeout=5) as line:
+        line.sendall(query[:30])
+        time.sleep(0.05)
+        line.sendall(query[30:])
+        assert told(whole_answer(line)) == told(at_once)
+
+
+def test_what_comes_behind_a_query_is_answered_after_it() -> None:
+    with small_server(seconds=0.05, limits={"leave_loop_s": 10.0}) as server, ExitStack() as lines:
+        *others, line = (lines.enter_context(socket.create_connection(server.address, timeout=5)) for _ in range(6))
+        for each in (*others, line):
+            each.sendall(b"GET /health HTTP/1.1\r\n\r\n")
+            assert whole_answer(each)[9:12] == b"200"  # it is accepted, and read from now on
+        for other in others:
+            other.sendall(post("/recommend", b'{"k":1}'))  # five turns before ours: packets come one by one meanwhile
+        time.sleep(0.02)
+        for k in (2, 13, 3):
+            line.sendall(post("/recommend", b'{"k":%d}' % k))
+            time.sleep(0.06)
+        line.sendall(b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")
+        received = b""
+        while data := line.recv(65536):
+            received += data
+        answers = received.split(b"HTTP/1.1 ")[1:]
+        assert [answer[:3] for answer in answers] == [b"200", b"422", b"200", b"200"]
+        assert [len(json.loads(answer.partition(b"\r\n\r\n")[2]).get("items", [])) for answer in answers] == [2, 0, 3, 0]
+        assert [whole_answer(other)[9:12] for other in others] == [b"200"] * 5
+        status, text = server.ask("GET", "/metrics")
+        assert status == 200 and b"shortlist_inside 0" in text and b'route="/recommend",status="200"} 7' in text
+
+
+def test_who_leaves_before_the_answer_leaves_the_gate() -> None:
+    with small_server(seconds=0.02, limits={"leave_loop_s": 10.0}) as server:
+        for _ in range(7):
+            with socket.create_connection(server.address, timeout=5) as line:
+                line.sendall(post("/recommend", b'{"k":1}'))
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.5)
+        assert b"shortlist_inside 0" in server.ask("GET", "/metrics")[1]
+        assert server.ask("POST", "/recommend", b"{}")[0] == 200
 
 
 def test_requests_in_one_packet_are_answered_in_order(server: ServerProcess) -> None:

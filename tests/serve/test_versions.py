@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import shutil
 import threading
 import time
@@ -20,6 +21,7 @@ from serve_settings import quiet_settings
 from shortlist.errors import BundleError, NotFoundError, UnavailableError
 from shortlist.export import publish_run
 from shortlist.index.exact import ExactIndex
+from shortlist.manifest import MANIFEST, published_facts, seal
 from shortlist.run import Run
 from shortlist.serve import loading
 from shortlist.serve.answering import Query, encoded
@@ -150,6 +152,31 @@ def test_a_version_whose_index_misses_too_much_is_refused(both: Path, monkeypatc
     monkeypatch.undo()
     assert service.reload().changed and service.facts()["problems"]["refused"] is None and service.facts()["index_recall"] == 1.0
     service.close()
+
+
+@pytest.mark.parametrize("name", ["queries.npy", "embeddings.npy"])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 5)])
+def test_an_array_that_is_no_matrix_is_refused_by_name_though_its_hash_fits(both: Path, name: str, shape: tuple[int, ...]) -> None:
+    folder = both / "v000002"
+    np.save(folder / name, np.zeros(shape, np.float32))
+    seal_anew(folder)
+    with pytest.raises(BundleError, match=rf"{re.escape(name)} must be a matrix: got the shape {re.escape(str(shape))}"):
+        loading.load_version(folder, quiet_settings(), ())
+
+
+def test_a_version_that_lacks_a_table_is_refused_though_its_hashes_fit(both: Path) -> None:
+    folder = both / "v000002"
+    names = folder / "tables" / "arrays.json"
+    names.write_bytes(names.read_bytes().replace(b"context/", b"kontext/", 1))
+    seal_anew(folder)
+    with pytest.raises(BundleError, match="v000002 must answer: KeyError"):
+        loading.load_version(folder, quiet_settings(), ())
+
+
+def seal_anew(folder: Path) -> None:
+    facts = published_facts(folder)
+    (folder / MANIFEST).unlink()
+    seal(folder, facts)
 
 
 def test_the_live_index_is_judged_again_while_it_serves(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:

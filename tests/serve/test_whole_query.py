@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from load.open_loop import post
 
+from shortlist.serve import whole_query as whole_query_module
 from shortlist.serve.routes import GATED
 from shortlist.serve.whole_query import whole_query
 
@@ -34,12 +35,49 @@ class Messages:
 
 
 def test_a_query_in_one_packet_is_one() -> None:
-    assert whole_query(QUERY) == (RECOMMEND, None)
-    assert whole_query(post("/similar", b"{}")) == (GATED["POST", b"/similar"], None)
+    body_at = len(QUERY) - len(b'{"k":1}')
+    assert whole_query(QUERY) == (RECOMMEND, None, body_at, len(QUERY), True)
+    assert whole_query(QUERY) == (RECOMMEND, None, body_at, len(QUERY), True)  # its head is known now
+    similar = post("/similar", b"{}")
+    assert whole_query(similar) == (GATED["POST", b"/similar"], None, len(similar) - 2, len(similar), True)
     with_id = QUERY.replace(b"Host: shortlist", b"x-ReQuest-iD: \t aB-1 ")
-    assert whole_query(with_id) == (RECOMMEND, b"aB-1")
+    assert whole_query(with_id) == (RECOMMEND, b"aB-1", body_at + len(with_id) - len(QUERY), len(with_id), False)  # a tab: for the parser
+    with_id = with_id.replace(b"\t", b"")
+    assert whole_query(with_id) == (RECOMMEND, b"aB-1", body_at + len(with_id) - len(QUERY), len(with_id), True)
     kept = QUERY.replace(b"Host: shortlist", b"Connection: keep-alive")
-    assert whole_query(kept) == (RECOMMEND, None)
+    found = whole_query(kept)
+    assert found is not None and found.is_plain
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Authorization: Bearer x",
+        b"Origin: http://a",
+        b"Content-Encoding: gzip",
+        b"Content-Type: text/plain",
+        b"Accept : a",
+        b"Accept",
+        b": a",
+        b"Accept: a\x00b",
+        b"Accept: \xff",
+        b"X-Request-Id: a\r\nX-Request-Id: b",
+    ],
+)
+def test_what_is_refused_unparsed_need_not_be_answered_unparsed(line: bytes) -> None:
+    found = whole_query(QUERY.replace(b"Host: shortlist", line))
+    assert found is not None and not found.is_plain
+    found = whole_query(QUERY.replace(b"application/json", b"application/json; charset=utf-8"))
+    assert found is not None and not found.is_plain
+    found = whole_query(QUERY.replace(b"Content-Type", b"Content-Typ"))
+    assert found is not None and not found.is_plain
+
+
+def test_only_so_many_heads_are_remembered() -> None:
+    for number in range(3 * whole_query_module._MOST_KEPT):
+        assert whole_query(QUERY.replace(b"shortlist", b"%d" % number)) is not None
+    assert len(whole_query_module._kept) <= whole_query_module._MOST_KEPT
+    assert whole_query(QUERY) is not None
 
 
 @pytest.mark.parametrize(
@@ -76,10 +114,38 @@ def test_anything_unusual_is_left_to_the_parser(packet: bytes) -> None:
 HEADERS = st.lists(
     st.tuples(
         st.sampled_from(
-            [b"Host", b"Content-Length", b"content-length", b"Transfer-Encoding", b"Connection", b"Expect", b"X-A", b"Upgrade"]
+            [
+                b"Host",
+                b"Content-Type",
+                b"Accept",
+                b"Content-Length",
+                b"content-length",
+                b"Transfer-Encoding",
+                b"Connection",
+                b"Expect",
+                b"X-A",
+                b"Upgrade",
+            ]
         ),
         st.sampled_from([b": ", b":", b" : ", b":\t"]),
-        st.sampled_from([b"2", b"0", b"7", b"02", b"chunked", b"close", b"keep-alive", b"x", b"", b"2\r\n y", b"websocket", b"identity"]),
+        st.sampled_from(
+            [
+                b"2",
+                b"0",
+                b"7",
+                b"02",
+                b"chunked",
+                b"close",
+                b"keep-alive",
+                b"x",
+                b"",
+                b"2\r\n y",
+                b"websocket",
+                b"identity",
+                b"application/json",
+                b"a\x01",
+            ]
+        ),
     ),
     max_size=5,
 )
@@ -92,12 +158,15 @@ def test_where_it_sees_one_query_the_parser_sees_one_request_and_waits_for_the_n
 ) -> None:
     packet = b"POST /recommend HTTP/1.1\r\n" + b"".join(b"".join(line) + b"\r\n" for line in headers) + b"\r\n" + body
     packet = packet[: len(packet) - cut]
-    if whole_query(packet) is None:
+    found = whole_query(packet)
+    if found is None:
         return
+    assert packet[found.body_at :] == body[: len(body) - cut] or not packet[found.body_at :]
     seen = Messages()
     try:
         seen.parser.feed_data(packet)
     except httptools.HttpParserError:
+        assert not found.is_plain
         return  # it would have been refused as well
     assert (seen.begun, seen.whole) == (1, 1) and seen.is_kept
     seen.parser.feed_data(QUERY)

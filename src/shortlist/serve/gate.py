@@ -5,7 +5,8 @@ between two answers while it is busy, so (waiting x pace) is how long a newcomer
 makes answers slow (a bigger corpus, a busy machine, the refusing itself) is in it. Where that exceeds the allowed wait,
 the newcomer is refused at once.
 
-Between two turns the event loop looks at its sockets, so that a refusal takes no longer than one answer.
+Between two turns the event loop looks at its sockets, so that a refusal takes no longer than one answer; work that is quick and on
+the loop itself gets several turns at a look, for a while: so it goes on with warm caches, and so do the refusals after it.
 
 A gradient limit (limit x minRTT / RTT + sqrt(limit)) was weighed: with one worker its fixed point is below 3 waiting
 requests, which refuses chance bursts far below capacity; docs/decisions.md has the numbers.
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 
 LEAST_ROOM = 8  # requests inside, whatever the pace
+LOOK_EVERY_S = 0.002  # how long turns may go on without a look at the sockets
 _SMOOTHING = 0.05
 _FIRST_SAMPLES = 20  # until then the quickest counts: the first answers of a process are slow, and no measure
 _LARGEST_JUMP = 4.0  # one sample counts as this many paces at most: a stall of the machine is not the pace
@@ -37,7 +39,8 @@ class Gate:
         self._clock = clock
         self._answers = 0
         self._working = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[None] | Callable[[float], None]] = deque()
+        self._is_called = False  # whether the loop will give turns by itself
         self._last_s = 0.0  # when the last answer was ready
         self._was_busy = False  # whether somebody was waiting then
 
@@ -69,14 +72,24 @@ class Gate:
             raise
         return self._clock()
 
+    def ask(self, work: Callable[[float], None]) -> None:
+        """Nothing comes back. `work` is called with the time (of the gate's clock) when its turn has come, and is over when it returns."""
+        self._waiting.append(work)
+        if not self._is_called and self._working < self.width:
+            self._is_called = True
+            asyncio.get_running_loop().call_soon(self._give)
+
     def done(self, started_s: float) -> None:
         """The work that began at `started_s` is over: the next one's turn, after a look at the sockets."""
+        self._measure(started_s)
+        asyncio.get_running_loop().call_soon(self._advance)
+
+    def _measure(self, started_s: float) -> None:
         now = self._clock()
         self._answers += 1
         self.pace_s = self._smoothed(self.pace_s, now - (self._last_s if self._was_busy else started_s))
         self.room = max(LEAST_ROOM, self.width, int(self._wait_longest_s / max(self.pace_s, 1e-6)))
         self._last_s, self._was_busy = now, bool(self._waiting)
-        asyncio.get_running_loop().call_soon(self._advance)
 
     def leave(self) -> None:
         """The request is answered, or given up."""
@@ -85,11 +98,33 @@ class Gate:
     def _advance(self) -> None:
         """Gives a free place to those who wait."""
         self._working -= 1
+        self._give()
+
+    def _give(self) -> None:
+        self._is_called = False
+        until_s = self._clock() + LOOK_EVERY_S
         while self._waiting and self._working < self.width:
             turn = self._waiting.popleft()
-            if not turn.done():
-                self._working += 1
-                turn.set_result(None)
+            if isinstance(turn, asyncio.Future):
+                if not turn.done():
+                    self._working += 1
+                    turn.set_result(None)
+                continue
+            started_s = self._clock()
+            self._working += 1
+            try:
+                turn(started_s)
+            except BaseException:
+                until_s = 0.0  # others have their turns, after the loop has told of this
+                raise
+            finally:
+                self._working -= 1
+                self._measure(started_s)
+                if self._waiting and self._clock() >= until_s and not self._is_called:
+                    self._is_called = True
+                    asyncio.get_running_loop().call_soon(self._give)
+            if self._is_called:
+                return
 
     def _smoothed(self, mean: float, sample: float) -> float:
         if self._answers <= _FIRST_SAMPLES:

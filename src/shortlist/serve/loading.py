@@ -41,8 +41,8 @@ def load_version(folder: Path, settings: ServeSettings, recent: Sequence[Recomme
 
     recent   requests of late, which warm it and judge its index
     """
-    version = open_version(folder, predicate_cache_bytes=settings.predicate_cache_bytes)
     try:
+        version = open_version(folder, predicate_cache_bytes=settings.predicate_cache_bytes)
         _touch(version)
         _check_towers(version)
         queries = judging_queries(version, settings, recent)

@@ -4,6 +4,8 @@
 - A cap on request line and headers (431). The rest of a refused body is read and thrown away for a moment, so that its
   sender sees why. Who does not read answers is cut.
 - A request reaches the application when it is whole: slow clients hold a connection, and nothing else.
+- A query that came in one packet, with nothing unusual about it, is answered without parser, scope, cycle and task. Where it turns
+  out to be wrong it goes the long way, which says why.
 - Under overload a query is refused here, before a task or a decoder was paid for, and mostly before it is parsed
   (whole_query.py): what a refusal costs is taken from the answers of others.
 """
@@ -16,6 +18,7 @@ import fcntl
 import socket
 import struct
 import termios
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +28,7 @@ from shortlist.serve.app import ENTERED, TOO_BUSY, App
 from shortlist.serve.refusals import RETRY_AFTER, Headers, problem_body
 from shortlist.serve.requests import JSON_TYPE
 from shortlist.serve.routes import GATED, Lane, Route
-from shortlist.serve.whole_query import whole_query
+from shortlist.serve.whole_query import WholeQuery, whole_query
 
 _CLOSE = b"connection: close\r\n"
 # A refusal under overload, made once: % (default headers, request id, length, close or nothing, request id).
@@ -37,6 +40,7 @@ _BUSY = b"%b%%bcontent-type: %b\r\n%b: %b\r\nx-request-id: %%b\r\ncontent-length
     *RETRY_AFTER[0],
     _BUSY_BODY,
 )
+_OK = STATUS_LINE[200] + b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n"
 _RESET = struct.pack("ii", 1, 0)  # close without keeping what was not read
 
 
@@ -57,6 +61,9 @@ class PatientProtocol(HttpToolsProtocol):
         self._idle_since_s = 0.0  # when a query was last refused unparsed
         self._held: tuple[RequestResponseCycle, Any] | None = None  # a request whose body is on its way
         self._running: RequestResponseCycle | None = None  # the request that is being answered; `cycle` may be a later one
+        self._asked: tuple[WholeQuery, bytes, float] | None = None  # an unparsed query that waits for its turn, and since when
+        self._behind = b""  # what came after it
+        self._lines, self._lines_of = b"", list[tuple[bytes, bytes]]()
         application.metrics.add("connections")
         if len(self.connections) > self._limits.connections_most:
             self._end(503, "the server has too many connections; try again later", RETRY_AFTER)
@@ -68,9 +75,23 @@ class PatientProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser; refuses, ends or answers what needs no more bytes for that."""
-        if self._gate.is_full and self._is_between_requests() and (query := whole_query(data)) is not None:
-            self._refuse_unparsed(*query)
+        if self._asked is not None:
+            self._behind += data
+            self.flow.pause_reading()
             return
+        if self._is_between_requests() and (query := whole_query(data)) is not None:
+            if self._gate.is_full:
+                self._refuse_unparsed(query)
+                return
+            if query.is_plain and self._application.answers_unparsed and len(data) <= self._limits.body_largest_bytes:
+                self._whole_by_s = None
+                self._asked = (query, data, time.perf_counter())
+                self._gate.enter()
+                self._gate.ask(self._answer_unparsed)
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._whole_by_s is None:
             self._whole_by_s = self.loop.time() + self._limits.receive_longest_s
         super().data_received(data)
@@ -114,6 +135,8 @@ class PatientProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Closes a connection that was idle for long, unless a request just came: after a stall, timers are looked at first."""
+        if self._asked is not None:
+            self._idle_since_s = self.loop.time()
         left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
@@ -121,7 +144,7 @@ class PatientProtocol(HttpToolsProtocol):
             self._close_unused()
 
     def _close_idle(self) -> None:
-        is_idle = self._whole_by_s is None or (self._in_head and not self._head_bytes)
+        is_idle = self._asked is None and (self._whole_by_s is None or (self._in_head and not self._head_bytes))
         if is_idle:
             self._close_unused()
 
@@ -214,13 +237,44 @@ class PatientProtocol(HttpToolsProtocol):
     def _is_between_requests(self) -> bool:
         return self._in_head and not self._head_bytes and (self.cycle is None or self.cycle.response_complete)
 
-    def _refuse_unparsed(self, route: Route, given_id: bytes | None) -> None:
-        """Answers 429 to a query that the parser has not seen. The connection is kept, and counts as idle from now on."""
+    def _refuse_unparsed(self, query: WholeQuery) -> None:
+        """Answers 429 to a query that the parser has not seen."""
+        self._rest()
+        self._write_too_busy(query.route, query.request_id, closing=self._application.state == "draining")
+
+    def _answer_unparsed(self, started_s: float) -> None:
+        """Answers the query that the parser has not seen, or lets the parser see it."""
+        assert self._asked is not None
+        (query, data, asked_s), self._asked = self._asked, None
+        application, body = self._application, None
+        self._gate.leave()
+        if self.transport.is_closing():
+            return
+        closing = application.state == "draining"
+        if started_s - asked_s > self._limits.answer_latest_s:
+            self._rest()
+            self._write_too_busy(query.route, query.request_id, closing=closing)
+        elif (body := application.answered_at_once(query.route, data[query.body_at :])) is None:
+            self._parse(data)
+        else:
+            self._rest()
+            request_id = application.request_id(query.request_id)
+            head = (self._default_lines(), JSON_TYPE, len(body), request_id.encode(), _CLOSE if closing else b"")
+            self.transport.write(b"".join((_OK % head, body)))
+            application.record(query.route, 200, time.perf_counter() - asked_s, request_id)
+            if closing:
+                self.transport.close()
+        behind, self._behind = self._behind, b""
+        if behind and not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.data_received(behind)
+
+    def _rest(self) -> None:
+        """The connection counts as idle from now on, whatever the parser saw last."""
         self._whole_by_s = None
         self._idle_since_s = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-        self._write_too_busy(route, given_id, closing=self._application.state == "draining")
 
     def _refuse(self, cycle: RequestResponseCycle, route: Route) -> None:
         """Answers 429 to a query that was parsed, and to nothing else of it."""
@@ -258,4 +312,8 @@ class PatientProtocol(HttpToolsProtocol):
         self.transport.write(b"%b%b%b%b\r\n%b" % (STATUS_LINE[status], self._default_lines(), head, _CLOSE, body))
 
     def _default_lines(self) -> bytes:
-        return b"".join([b"%b: %b\r\n" % line for line in self.server_state.default_headers])
+        """uvicorn's headers of every answer, which change once a second."""
+        if self._lines_of is not self.server_state.default_headers:
+            self._lines_of = self.server_state.default_headers
+            self._lines = b"".join([b"%b: %b\r\n" % line for line in self._lines_of])
+        return self._lines
