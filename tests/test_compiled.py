@@ -102,17 +102,29 @@ def test_bias_and_relu_are_torchs_both_ways(passes: Kernels, kind: torch.dtype) 
     torch.testing.assert_close(sums, expected.double().sum(dim=0).float(), rtol=1e-5, atol=1e-4)
 
 
-def test_unit_lengths_are_autograds_the_shortest_vectors_included(passes: Kernels) -> None:
-    values = torch.randn(13, 7, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("adds", [False, True])
+def test_unit_lengths_are_autograds_the_shortest_vectors_included(passes: Kernels, kind: torch.dtype, adds: bool) -> None:
+    """Of the first 13 rows of 17; the rest has a gradient of zeros."""
+    generator = torch.Generator().manual_seed(4)
+    values, addends = torch.randn(17, 7, generator=generator), torch.randn(13, 7, generator=generator)
     values[3], values[5] = 0.0, values[5] * 1e-9
-    weights = torch.randn(13, 7, generator=torch.Generator().manual_seed(5))
-    leaf = values.clone().requires_grad_()
-    right = leaf / leaf.norm(dim=1, keepdim=True).clamp_min(FLOOR)
+    addends[3], addends[5] = 0.0, 0.0
+    values = values.to(kind)
+    leaf, weights = values.double().requires_grad_(), torch.randn(13, 7, generator=generator)
+    total = leaf[:13] + addends if adds else leaf[:13]
+    right = total / total.norm(dim=1, keepdim=True).clamp_min(FLOOR)
     (right * weights).sum().backward()  # type: ignore[no-untyped-call]
-    units, lengths = passes.normalise(values.float(), FLOOR)
+    units, lengths = passes.normalise(values, addends if adds else None, 13, FLOOR)
     torch.testing.assert_close(units.double(), right.detach(), rtol=1e-5, atol=1e-6)
+    of_values = torch.full((17, 7), math.nan).to(kind)
+    of_addends = passes.normalise_backward(weights, units, lengths, FLOOR, of_values=of_values, adds=adds)
     assert leaf.grad is not None
-    torch.testing.assert_close(passes.normalise_backward(weights, units, lengths, FLOOR).double(), leaf.grad, rtol=1e-5, atol=1e-5)
+    rounding = 1e-5 if kind == torch.float32 else 2**-8
+    torch.testing.assert_close(of_values.double(), leaf.grad, rtol=rounding, atol=1e-5)
+    assert (of_addends is not None) == adds
+    if of_addends is not None:
+        torch.testing.assert_close(of_addends.double(), leaf.grad[:13], rtol=1e-5, atol=1e-5)
 
 
 def test_adagrad_by_hand(passes: Kernels) -> None:

@@ -227,7 +227,7 @@ def test_bfloat16_layers_stay_within_their_rounding() -> None:
 def test_unit_vectors_and_their_gradients() -> None:
     """(3, 4) becomes (.6, .8); a pull of (5, 0) moves it by (5 (1 - .36), -5 .48) / 5."""
     vectors = torch.tensor([[3.0, 4.0]], requires_grad=True)
-    unit = normalise(vectors)
+    unit = normalise(torch.cat([vectors - 1, vectors]), torch.ones(1, 2), count=1)
     assert unit.tolist()[0] == pytest.approx([0.6, 0.8])
     (gradient,) = torch.autograd.grad((unit * torch.tensor([[5.0, 0.0]])).sum(), vectors)
     assert gradient.tolist()[0] == pytest.approx([0.64, -0.48])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from shortlist import __version__
-from shortlist.bundle import FORMAT, ITEM_INPUTS, ITEM_OUTPUTS, QUERY_INPUTS, QUERY_OUTPUTS
+from shortlist.bundle import FORMAT, ITEM_INPUTS, ITEM_OUTPUTS, QUERY_INPUTS, QUERY_OUTPUTS, ROWS_AXIS
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.config import dump_config, overridden
 from shortlist.encode import Corpus, encode_catalogue, encode_queries
@@ -171,7 +171,7 @@ def _export(module: nn.Module, example: tuple[torch.Tensor, ...], inputs: tuple[
             str(path),
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_axes={name: {0: "rows"} for name in (*inputs, *outputs)},
+            dynamic_axes={name: {0: ROWS_AXIS} for name in (*inputs, *outputs)},
             opset_version=_OPSET,
             dynamo=False,
         )

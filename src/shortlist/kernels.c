@@ -188,36 +188,62 @@ void relu_backward(void *gradients, const void *outputs, float *sums, int64_t ro
     }
 }
 
-void normalise(const float *values, float *units, float *lengths, int64_t rows, int64_t width, float floor) {
+INLINE void normalise_row(const void *value, const float *addend, float *unit, float *length, int64_t width, float floor, int is_narrow) {
+    float squares = 0.0f;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t j = 0; j < width; j++) {
+        float sum = load(value, j, is_narrow) + (addend ? addend[j] : 0.0f);
+        unit[j] = sum;
+        squares += sum * sum;
+    }
+    *length = sqrtf(squares);
+    float by = 1.0f / (*length < floor ? floor : *length);
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++)
+        unit[j] *= by;
+}
+
+/* addends may be NULL */
+void normalise(const void *values, const float *addends, float *units, float *lengths, int64_t rows, int64_t width, float floor,
+               int is_narrow) {
 #pragma omp parallel for schedule(static) if (rows * width > FEW)
     for (int64_t i = 0; i < rows; i++) {
-        const float *value = values + i * width;
-        float squares = 0.0f;
-#pragma omp simd reduction(+ : squares)
-        for (int64_t j = 0; j < width; j++)
-            squares += value[j] * value[j];
-        float length = sqrtf(squares), by = 1.0f / (length < floor ? floor : length);
-        lengths[i] = length;
-#pragma omp simd
-        for (int64_t j = 0; j < width; j++)
-            units[i * width + j] = value[j] * by;
+        const float *addend = addends ? addends + i * width : NULL;
+        if (is_narrow)
+            normalise_row((const uint16_t *)values + i * width, addend, units + i * width, lengths + i, width, floor, 1);
+        else
+            normalise_row((const float *)values + i * width, addend, units + i * width, lengths + i, width, floor, 0);
     }
 }
 
-void normalise_backward(const float *gradients, const float *units, const float *lengths, float *found, int64_t rows, int64_t width,
-                        float floor) {
+INLINE void normalise_row_backward(const float *gradient, const float *unit, float length, void *of_value, float *of_addend, int64_t width,
+                                   float floor, int is_narrow) {
+    float along = 0.0f, by = 1.0f / (length < floor ? floor : length);
+    if (length >= floor) {
+#pragma omp simd reduction(+ : along)
+        for (int64_t j = 0; j < width; j++)
+            along += gradient[j] * unit[j];
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++) {
+        float found = (gradient[j] - along * unit[j]) * by;
+        store(of_value, j, found, is_narrow);
+        if (of_addend)
+            of_addend[j] = found;
+    }
+}
+
+/* of_addends may be NULL */
+void normalise_backward(const float *gradients, const float *units, const float *lengths, void *of_values, float *of_addends, int64_t rows,
+                        int64_t width, float floor, int is_narrow) {
 #pragma omp parallel for schedule(static) if (rows * width > FEW)
     for (int64_t i = 0; i < rows; i++) {
         const float *gradient = gradients + i * width, *unit = units + i * width;
-        float along = 0.0f, by = 1.0f / (lengths[i] < floor ? floor : lengths[i]);
-        if (lengths[i] >= floor) {
-#pragma omp simd reduction(+ : along)
-            for (int64_t j = 0; j < width; j++)
-                along += gradient[j] * unit[j];
-        }
-#pragma omp simd
-        for (int64_t j = 0; j < width; j++)
-            found[i * width + j] = (gradient[j] - along * unit[j]) * by;
+        float *of_addend = of_addends ? of_addends + i * width : NULL;
+        if (is_narrow)
+            normalise_row_backward(gradient, unit, lengths[i], (uint16_t *)of_values + i * width, of_addend, width, floor, 1);
+        else
+            normalise_row_backward(gradient, unit, lengths[i], (float *)of_values + i * width, of_addend, width, floor, 0);
     }
 }
 

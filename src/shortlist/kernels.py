@@ -101,23 +101,29 @@ class Kernels:
         self._library.relu_backward(*places, *_sizes(*gradients.shape), _is_narrow(gradients))
         return sums.sum(dim=0)
 
-    def normalise(self, values: torch.Tensor, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """((n, width) the rows over their length, or over `floor` where they are shorter; (n,) lengths)."""
-        units, lengths = torch.empty_like(values), torch.empty(len(values))
-        self._library.normalise(_at(values), _at(units), _at(lengths), *_sizes(*values.shape), ctypes.c_float(floor))
+    def normalise(self, values: torch.Tensor, addends: torch.Tensor | None, count: int, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """((n, width) the first n = `count` rows of values + addends over their length, or over `floor` where they are shorter;
+        (n,) lengths), float32. values are float32 or bfloat16.
+        """
+        units, lengths = torch.empty(count, values.shape[1]), torch.empty(count)
+        places = (_at(values, *_KINDS), _at(addends), _at(units), _at(lengths))
+        self._library.normalise(*places, *_sizes(*units.shape), ctypes.c_float(floor), _is_narrow(values))
         return units, lengths
 
-    def normalise_backward(self, gradients: torch.Tensor, units: torch.Tensor, lengths: torch.Tensor, floor: float) -> torch.Tensor:
-        """(n, width) the gradient of what `normalise` was given, from the gradient of what it returned."""
-        found = torch.empty_like(units)
-        places = (_at(gradients), _at(units), _at(lengths), _at(found))
-        self._library.normalise_backward(*places, *_sizes(*units.shape), ctypes.c_float(floor))
-        return found
+    def normalise_backward(
+        self, gradients: torch.Tensor, units: torch.Tensor, lengths: torch.Tensor, floor: float, *, of_values: torch.Tensor, adds: bool
+    ) -> torch.Tensor | None:
+        """The gradient of the addends (n, width), or None if nothing `adds`; `of_values` (n or more, width) becomes that of the values."""
+        of_addends = torch.empty_like(units) if adds else None
+        places = (_at(gradients), _at(units), _at(lengths), _at(of_values, *_KINDS), _at(of_addends))
+        self._library.normalise_backward(*places, *_sizes(*units.shape), ctypes.c_float(floor), _is_narrow(of_values))
+        of_values[len(units) :] = 0
+        return of_addends
 
 
 def kernels() -> Kernels | None:
-    """The compiled passes; None where there are none."""
-    built = library()
+    """The compiled passes; None where there are none, and while a model is traced to be exported: a trace holds torch's operations."""
+    built = None if torch.jit.is_tracing() else library()  # type: ignore[attr-defined, no-untyped-call]
     return None if built is None else Kernels(built)
 
 

@@ -164,28 +164,35 @@ def masked_softmax(scores: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     return raw / raw.sum(dim=1, keepdim=True).clamp_min(NORM_FLOOR)
 
 
-def normalise(vectors: torch.Tensor) -> torch.Tensor:
-    """The vectors (n, D) at length 1."""
-    if kernels() is not None and vectors.dtype == torch.float32:
-        unit: torch.Tensor = _Normalise.apply(vectors)  # type: ignore[no-untyped-call]
+def normalise(vectors: torch.Tensor, addends: torch.Tensor | None = None, *, count: int | None = None) -> torch.Tensor:
+    """(n, D) the first n = `count` rows of vectors + addends, or all, at length 1, in float32 at least; no addends are zeros."""
+    if kernels() is not None and vectors.dtype in (torch.float32, torch.bfloat16):
+        unit: torch.Tensor = _Normalise.apply(vectors, addends, len(vectors) if count is None else count)  # type: ignore[no-untyped-call]
         return unit
-    length: torch.Tensor = vectors.norm(dim=1, keepdim=True)
-    return vectors / length.clamp_min(NORM_FLOOR)
+    vectors = vectors.float() if vectors.dtype == torch.bfloat16 else vectors
+    vectors = vectors if count is None else vectors[:count]
+    total = vectors if addends is None else vectors + addends
+    length: torch.Tensor = total.norm(dim=1, keepdim=True)
+    return total / length.clamp_min(NORM_FLOOR)
 
 
 class _Normalise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vectors: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, vectors: torch.Tensor, addends: torch.Tensor | None, count: int) -> torch.Tensor:
         passes = kernels()
         assert passes is not None
-        units, lengths = passes.normalise(vectors.contiguous(), NORM_FLOOR)
+        addends = None if addends is None else addends.contiguous()
+        units, lengths = passes.normalise(vectors.contiguous(), addends, count, NORM_FLOOR)
         ctx.save_for_backward(units, lengths)
+        ctx.shape, ctx.kind = vectors.shape, vectors.dtype
         return units
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         passes = kernels()
         assert passes is not None
+        of_vectors, adds = torch.empty(ctx.shape, dtype=ctx.kind), ctx.needs_input_grad[1]
         units, lengths = ctx.saved_tensors
-        return passes.normalise_backward(gradient.contiguous(), units, lengths, NORM_FLOOR)
+        of_addends = passes.normalise_backward(gradient.contiguous(), units, lengths, NORM_FLOOR, of_values=of_vectors, adds=adds)
+        return of_vectors, of_addends, None

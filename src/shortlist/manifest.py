@@ -19,6 +19,7 @@ import msgspec
 
 from shortlist.disk import file_errors, open_regular, sync_folder, write_synced
 from shortlist.errors import BundleError
+from shortlist.pace import step
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -183,6 +184,7 @@ def _file_facts(path: Path, *, limit: int | None = None, sync: bool = False) -> 
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)
+            step()
             if limit is not None and size > limit:
                 break
         if sync:

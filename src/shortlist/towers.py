@@ -75,8 +75,8 @@ class ItemTower(nn.Module):
             return embedding, normalise(output), None
         # what stands behind the candidates gives steps of nearly one size one shape; it is cut off below
         x = x[:candidates] if items is None else x[: min(padded(candidates), len(x))]
-        deep = through_layers(self.mlp, x)[:candidates].float()
-        vector = normalise(deep + embedding[:candidates] if self.linear_path else deep)
+        deep = through_layers(self.mlp, x)
+        vector = normalise(deep, embedding[:candidates] if self.linear_path else None, count=candidates)
         return embedding, vector, None if self.bias is None else self.bias(x)[:candidates].float()[:, 0]
 
 
@@ -102,17 +102,15 @@ class QueryTower(nn.Module):
         self, seed: torch.Tensor, has_seed: torch.Tensor, history: torch.Tensor, has_history: torch.Tensor, x: torch.Tensor
     ) -> torch.Tensor:
         """seed (N, D) and pooled history (N, D), 0 where none; has_* (N, 1) as 0 or 1; x (N, width) -> u (N, D)."""
-        deep = through_layers(self.mlp, torch.cat([seed, history, has_seed, has_history, x], dim=1)).float()
-        if self.seed_map is not None and self.history_map is not None:
-            deep = deep + self.seed_map(seed).float() + self.history_map(history).float()
-        if self.feature_map is not None:
-            deep = deep + self.feature_map(x).float()
-        return normalise(deep)
+        deep = through_layers(self.mlp, torch.cat([seed, history, has_seed, has_history, x], dim=1))
+        if self.seed_map is None or self.history_map is None:
+            return normalise(deep)
+        linear = self.seed_map(seed).float() + self.history_map(history).float()
+        return normalise(deep, linear if self.feature_map is None else linear + self.feature_map(x).float())
 
     def of_features(self, x: torch.Tensor) -> torch.Tensor:
         """x (N, width) -> u (N, D), as `forward` gives it for queries without seed and history: zeros are not multiplied."""
-        deep = through_layers(self.mlp, x).float()
-        return normalise(deep if self.feature_map is None else deep + self.feature_map(x).float())
+        return normalise(through_layers(self.mlp, x), None if self.feature_map is None else self.feature_map(x).float())
 
 
 class TwoTower(nn.Module):

@@ -84,6 +84,14 @@ def test_health_and_readiness_tell_the_state() -> None:
     assert asyncio.run(life()) == [(200, 503, "starting"), (200, 200, "ready"), (200, 503, "draining")]
 
 
+def test_readiness_names_what_somebody_should_see_to_and_tells_nobody_more() -> None:
+    app = small_app()
+    asked(app, "GET", "/ready")
+    assert app.service is not None
+    app.service.facts = lambda: {"version": "v000001", "problems": {"journal": None, "recall": "recall@100 of the index is 0.7000"}}  # type: ignore[method-assign]
+    assert asked(app, "GET", "/ready").json == {"state": "ready", "version": "v000001", "problems": ["recall"]}
+
+
 def test_a_service_that_does_not_open_leaves_the_server_failed() -> None:
     app = small_app()
     app._open_service = lambda: (_ for _ in ()).throw(UnavailableError("no store"))

@@ -9,14 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shortlist.errors import BadRequestError
-from shortlist.serve.ids import HashedIds, IdTable, IntegerIds, KeptIds, _Joined, _Padded, _store_of, open_ids
+from shortlist.serve import ids as serve_ids
+from shortlist.serve.ids import SHORT, HashedIds, IdTable, IntegerIds, KeptIds, _Joined, _Padded, _store_of, open_ids
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
-LONG = st.tuples(st.text(max_size=5), st.sampled_from(["", "\0", "x" * 97])).map("".join)  # joined, not padded
+TEXTS = st.text(max_size=5)
+LONG = st.tuples(TEXTS, st.sampled_from(["", "\0", "x" * 97])).map("".join)  # joined, not padded
 TABLES = {
     "integers": (IntegerIds, INTEGERS),
-    "kept": (KeptIds, st.text(max_size=5)),
-    "hashed": (HashedIds, st.text(max_size=5)),
+    "kept": (KeptIds, TEXTS),
+    "kept, some long": (KeptIds, TEXTS | st.text("ab", min_size=SHORT - 1, max_size=SHORT + 1)),
+    "hashed": (HashedIds, TEXTS),
     "long": (HashedIds, LONG),
 }
 
@@ -81,3 +84,24 @@ def test_strings_are_padded_unless_that_takes_more_or_loses_a_zero() -> None:
         stored = _store_of(pl.Series(ids))
         assert type(stored) is kind
         assert stored.at(np.arange(len(ids))) == ids and stored.at(np.array([len(ids) - 1, 0])) == [ids[-1], ids[0]]
+
+
+def test_ids_whose_guesses_collide_are_told_apart() -> None:
+    ids = [f"i{row}" for row in range(997)]
+    table = KeptIds(pl.Series(ids), "item")
+    assert len(set(table._guesses.tolist())) < len(ids), "no two share a place: the test shows nothing"
+    assert table.rows_of(ids).tolist() == list(range(997))
+    assert table.rows_of([f"j{row}" for row in range(997)]).tolist() == [-1] * 997
+
+
+def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_ids, "_hashes", lambda values: np.array([len(value) for value in values], np.int64))
+    ids = ["ab", "cd", "xyz", "ef", ""]
+    table = KeptIds(pl.Series(ids), "item")
+    assert table.rows_of([*ids, "gh", "u", "xy"]).tolist() == [0, 1, 2, 3, 4, -1, -1, -1]
+
+
+def test_zero_letters_at_the_end_of_an_id_come_back() -> None:
+    ids = ["a", "a\0", "a\0\0", "\0", ""]
+    table = KeptIds(pl.Series(ids), "item")
+    assert table.ids_of(np.arange(5)) == ids and table.rows_of(ids).tolist() == [0, 1, 2, 3, 4]

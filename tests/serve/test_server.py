@@ -21,7 +21,8 @@ from load.open_loop import post, run_open_loop, schedule
 from load.server_process import ServerProcess, running
 
 from shortlist.errors import ConfigError
-from shortlist.serve.listener import open_listener, take_last
+from shortlist.serve.listener import open_listener, refuse_new, take_last
+from shortlist.serve.protocol import PatientProtocol
 
 PROGRAM = Path(__file__).parents[1] / "small_server.py"
 QUICK = {"receive_longest_s": 0.6, "linger_longest_s": 0.5, "drain_notice_s": 0.3, "drain_longest_s": 2.0}
@@ -326,12 +327,67 @@ def test_a_listener_that_stops_hands_over_what_was_taken_and_then_takes_no_more(
     waiting = [socket.create_connection(address) for _ in range(7)]
     late = socket.socket()
     late.settimeout(0.2)
+    refuse_new(listener)
     taken = list(take_last(listener))
     with pytest.raises(TimeoutError):  # not taken, not refused: it tries again, and is refused when the socket is closed
         late.connect(address)
     assert len(taken) == 7 and list(take_last(listener)) == []
     for connection in (*waiting, *taken, late, listener):
         connection.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_DEFER_ACCEPT"), reason="needs Linux to stop a handshake half way")
+def test_a_handshake_that_has_begun_when_the_listener_stops_comes_to_its_end() -> None:
+    listener = open_listener("127.0.0.1", 0)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)  # the server's side of it ends with the first byte
+    with socket.create_connection(listener.getsockname()) as early:
+        refuse_new(listener)
+        early.sendall(b"a request")
+        listener.settimeout(2.0)
+        taken, _ = listener.accept()
+        assert taken.recv(100) == b"a request"
+        taken.close()
+    listener.close()
+
+
+@pytest.mark.parametrize("behind", [b"POST /recommend HTTP/1.1\r\nHost: a\r\nX-Sl", post("/recommend", b'{"k": 2}')[:-3]])
+def test_an_answer_that_takes_longer_than_a_request_may_is_not_cut_by_the_next_request(behind: bytes) -> None:
+    with small_server(seconds=1.2, limits={"receive_longest_s": 0.4}) as server:
+        query = post("/recommend/batch", b'{"requests":[{"k":1}]}')  # answered in a thread: the loop looks at deadlines meanwhile
+        with socket.create_connection(server.address, timeout=5) as line:
+            line.sendall(query)
+            time.sleep(0.1)
+            line.sendall(behind)  # and never the rest of it
+            time.sleep(0.1)
+            assert whole_answer(line)[9:12] == b"200"
+            assert line.recv(65536)[9:12] in (b"408", b"")  # now its own time is over
+        with socket.create_connection(server.address, timeout=5) as line:
+            line.sendall(query + query)
+            assert [whole_answer(line)[9:12] for _ in range(2)] == [b"200", b"200"]
+
+
+def test_an_unused_connection_hears_that_it_ends_before_the_loop_does_anything_else() -> None:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0.5)
+
+    class Busy:
+        """A transport whose loop does not come round."""
+
+        def is_closing(self) -> bool:
+            return False
+
+        def get_extra_info(self, name: str) -> socket.socket:
+            return theirs
+
+        def close(self) -> None:
+            pass
+
+    protocol = object.__new__(PatientProtocol)
+    protocol.transport = Busy()  # type: ignore[assignment]
+    protocol._close_unused()
+    assert ours.recv(1) == b""
+    ours.close()
+    theirs.close()
 
 
 def test_while_draining_every_answer_closes_its_connection_refusals_too() -> None:

@@ -101,6 +101,13 @@ def test_a_query_vector_is_never_searched_in_another_version(both: Path) -> None
     service.close()
 
 
+def wait_for(what: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert what()
+
+
 def damage(store: Path, name: str) -> None:
     path = store / "v000002" / name
     raw = bytearray(path.read_bytes())
@@ -142,6 +149,38 @@ def test_a_version_whose_index_misses_too_much_is_refused(both: Path, monkeypatc
     assert service._live.pinned.version.name == "v000001"
     monkeypatch.undo()
     assert service.reload().changed and service.facts()["problems"]["refused"] is None and service.facts()["index_recall"] == 1.0
+    service.close()
+
+
+def test_the_live_index_is_judged_again_while_it_serves(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_current(both, "v000001")
+    whole = ExactIndex.search_one
+    monkeypatch.setattr(ExactIndex, "is_exact", False)
+    service = Service.open(both, quiet_settings(canary_k=10, canary_s=0.05))
+    assert service.facts()["index_recall"] == 1.0 and service.facts()["problems"]["recall"] is None
+    monkeypatch.setattr(
+        ExactIndex, "search_one", lambda self, query, k, **more: (np.where(np.arange(k) < 7, whole(self, query, k, **more)[0], -1), None)
+    )
+    wait_for(lambda: service.facts()["index_recall_low"])
+    facts = service.facts()
+    assert facts["index_recall"] == 0.7 and facts["problems"]["recall"] == "recall@10 of the index is 0.7000"
+    monkeypatch.setattr(ExactIndex, "search_one", whole)
+    wait_for(lambda: not service.facts()["index_recall_low"])
+    assert service.facts()["problems"]["canary"] is None
+    service.close()
+
+
+def test_closing_waits_for_no_rests_of_a_load(both: Path) -> None:
+    set_current(both, "v000001")
+    service = Service.open(both, quiet_settings(load_share=1e-6))
+    set_current(both, "v000002")
+    loading = threading.Thread(target=service.reload, daemon=True)
+    loading.start()
+    time.sleep(0.2)
+    assert loading.is_alive() and service.recommend(ALL).version == "v000001"
+    service._live.hurry()
+    loading.join(20)
+    assert not loading.is_alive() and service.recommend(ALL).version == "v000002"
     service.close()
 
 
@@ -197,12 +236,6 @@ def test_a_watcher_follows_current_and_refuses_a_bad_version_once(both: Path, mo
     loads = []
     whole = loading.open_version
     monkeypatch.setattr(loading, "open_version", lambda folder, **more: (loads.append(folder.name), whole(folder, **more))[1])
-
-    def wait_for(what: Any) -> None:
-        deadline = time.monotonic() + 30
-        while not what() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert what()
 
     set_current(both, "v000002")
     wait_for(lambda: service.recommend(ALL).version == "v000002")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,7 @@ FEW = 256  # rows that the index leaves out one by one; more become a mask
 _NONE: Rows = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True, eq=False)
-class Admitted:
+class Admitted(NamedTuple):
     """Sealed rows: those of `sealed` (None = all), but for `excluded`. Overlay slots: those of `slots`."""
 
     sealed: Eligible | NDArray[np.bool_] | None  # (M,)

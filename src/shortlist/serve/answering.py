@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,8 +43,7 @@ class Pinned:
         return row
 
 
-@dataclass(frozen=True, eq=False)
-class Query:
+class Query(NamedTuple):
     """What a request comes to in rows. Nothing in it can fail any more but the sources."""
 
     seed: Rows  # (0 or 1,) -1 = unknown

@@ -252,7 +252,8 @@ class App:
             return self.metrics.text({**facts, **gauges}), METRICS_TYPE
         if route.name == "ready" and self.state != "ready":
             raise Refusal(503, f"the server must be ready: it is {self.state}", RETRY_AFTER)
-        return self._encoder.encode(State(state=self.state, version=facts.get("version"))), JSON_TYPE
+        problems = [name for name, what in facts.get("problems", {}).items() if what]
+        return self._encoder.encode(State(state=self.state, version=facts.get("version"), problems=problems)), JSON_TYPE
 
     def _headers(self, length: int, media_type: bytes, request_id: str, extra: Headers) -> list[tuple[bytes, bytes]]:
         headers = [

@@ -1,7 +1,7 @@
 """External ids of a table <-> dense rows, one request at a time.
 
-Integers are found by halving the sorted ids themselves. A few hundred thousand strings are kept as Python objects, in a list and a
-dictionary: that is fastest, and takes some 130 bytes each. More strings take some 40 bytes each: they are found by halving
+Integers are found by halving the sorted ids themselves. A few hundred thousand strings are kept as letters beside a table of
+guesses: that is fastest, and takes some 70 bytes each. More strings take some 40 bytes each: they are found by halving
 their sorted 128-bit hashes; the low half finds the place, the high half says whether it is the one.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,13 +18,16 @@ import xxhash
 from numpy.typing import NDArray
 
 from shortlist.errors import BadRequestError
+from shortlist.pace import step
 
 Id = str | int
 Rows = NDArray[np.int64]
-KEPT = 300_000  # strings up to which Python objects are no burden
+KEPT = 300_000  # strings up to which letters and guesses are no burden
+GUESSES = 4  # places a string, at least: few share one
+SHORT = 24  # letters up to which strings are kept as letters, 4 bytes each; Python objects where one is longer
 _HASH_SEED = 43
 _digest = xxhash.xxh3_128_digest
-_BLOCK = 1 << 16  # strings that are Python objects at a time
+_BLOCK = 1 << 12  # strings that are Python objects at a time
 _INT64 = np.iinfo(np.int64)
 
 
@@ -116,30 +120,62 @@ class IntegerIds(IdTable):
 
 
 class KeptIds(IdTable):
-    """Strings, as Python objects."""
+    """Strings, as letters in one array, found by their hashes.
+
+    A look into a dictionary of this size waits for memory five times, one after the other; twenty of them cost as much as the search.
+    So the rows of many ids are guessed by their hashes, all at once, and those whose ids show the guess to be wrong are searched for.
+    There are no Python objects: making or freeing 200,000 of them at once would stop every other thread.
+    """
 
     id_type = str
 
     def __init__(self, ids: pl.Series, what: str) -> None:
         self.what = what
-        self._ids: list[Id] = ids.to_list()
-        self._rows = {value: row for row, value in enumerate(self._ids)}
+        size = len(ids)
+        self._ids: NDArray[Any] = np.empty(size, _letters_of(ids))
+        hashes = np.empty(size, np.int64)
+        for start in range(0, size, _BLOCK):
+            values = ids[start : start + _BLOCK].to_list()
+            self._ids[start : start + _BLOCK] = values
+            hashes[start : start + _BLOCK] = _hashes(values)
+            step()
+        order = np.argsort(hashes, kind="stable")
+        self._sorted, self._row = hashes[order], order.astype(np.int32)
+        self._guesses = np.zeros(1 << (GUESSES * size).bit_length(), np.int32)
+        self._guesses[hashes & (len(self._guesses) - 1)] = np.arange(size)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def ids_of(self, rows: Rows) -> list[Id]:
         """The id at each row."""
-        ids = self._ids
-        return [ids[row] for row in rows.tolist()]
+        found: list[Id] = self._ids.take(rows).tolist()
+        return found
 
     def place_of(self, asked: Id) -> int:
         """How many ids have lesser code points."""
         return bisect_left(self._ids, asked)
 
     def _found(self, asked: Sequence[Id]) -> Rows:
-        row_of = self._rows.get
-        return np.array([row_of(value, -1) for value in asked], np.int64)
+        if not len(self):
+            return np.full(len(asked), -1, np.int64)
+        hashes = _hashes(asked)
+        rows = self._guesses.take(hashes & (len(self._guesses) - 1)).astype(np.int64)
+        known = self.ids_of(rows)
+        if known != asked:
+            for place, (value, guessed) in enumerate(zip(asked, known, strict=True)):
+                if value != guessed:
+                    rows[place] = self._searched(value, hashes[place])
+        return rows
+
+    def _searched(self, value: Id, hashed: np.int64) -> int:
+        """The row of one id by halving the sorted hashes, -1 = unknown."""
+        for place in range(int(self._sorted.searchsorted(hashed)), len(self)):
+            if self._sorted[place] != hashed:
+                break
+            if self._ids[self._row[place]] == value:
+                return int(self._row[place])
+        return -1
 
 
 class HashedIds(IdTable):
@@ -150,7 +186,10 @@ class HashedIds(IdTable):
     def __init__(self, ids: pl.Series, what: str) -> None:
         self.what = what
         self._ids = _store_of(ids)
-        halves = [_halves(ids[start : start + _BLOCK].to_list()) for start in range(0, len(ids), _BLOCK)]
+        halves = []
+        for start in range(0, len(ids), _BLOCK):
+            halves.append(_halves(ids[start : start + _BLOCK].to_list()))
+            step()
         low, high = (np.concatenate([np.zeros(0, np.uint64), *(pair[half] for pair in halves)]) for half in (0, 1))
         order = np.argsort(low, kind="stable")
         self._low, self._high, self._row = low[order], high[order], order.astype(np.int32)
@@ -220,6 +259,19 @@ def _store_of(ids: pl.Series) -> _Strings:
     if len(ids) * width > total + 8 * len(ids) or ids.str.ends_with("\0").any():
         return _Joined(ids)
     return _Padded(ids, width)
+
+
+def _letters_of(ids: pl.Series) -> np.dtype[Any]:
+    """The type of an array that holds the strings just as they are."""
+    longest = ids.str.len_chars().max() or 0
+    assert isinstance(longest, int)
+    if longest > SHORT or ids.str.contains("\0", literal=True).any():  # numpy drops zero letters at an end
+        return np.dtype(object)
+    return np.dtype((np.str_, max(longest, 1)))
+
+
+def _hashes(values: Sequence[Id]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, values), np.int64, len(values))
 
 
 def _halves(ids: Sequence[Id]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

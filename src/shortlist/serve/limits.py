@@ -19,5 +19,6 @@ class Limits:
     threads: int = 2  # of each lane that works in threads
     connections_most: int = 8_192
     drain_notice_s: float = 1.0  # how long after SIGTERM requests are still accepted, while /ready says 503
+    handshake_longest_s: float = 0.1  # how long after that a handshake that has begun may take
     drain_grace_s: float = 0.3  # how long an idle connection stays open then: a request may be on its way
     drain_longest_s: float = 6.0  # how long accepted requests may take after that

@@ -1,8 +1,8 @@
 """A listening socket that several processes may share, and how it stops without losing a connection.
 
-Closing a listener resets the connections that the kernel has taken and nobody has accepted yet; their clients have sent a
-request and get no answer. So first the kernel is told to take no more (a filter drops what asks to connect: those clients try
-again a second later, and are refused then), what it took is accepted, and only then the socket is closed.
+Closing a listener resets the connections that the kernel has taken and nobody has accepted yet, and those whose handshake is under way;
+their clients have sent a request and get no answer. So first the kernel is told to drop what asks to connect (those clients try again
+a second later, and are refused then), handshakes that have begun come to their end, and only then the socket is closed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from shortlist.errors import ConfigError
 BACKLOG = 2048
 SEND_BYTES = 131_072  # that the kernel holds of answers nobody reads, a connection; by itself it takes megabytes
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
-_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # one instruction of classic BPF: return 0 bytes of the packet
+# Classic BPF over the TCP header: a packet with SYN and without ACK is dropped, all others pass.
+_DROP_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the byte of flags
+        (0x54, 0, 0, 0x12),  # of which SYN and ACK
+        (0x15, 0, 1, 0x02),  # SYN alone?
+        (0x06, 0, 0, 0),  # keep no byte
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep all
+    )
+)
 
 
 def open_listener(host: str, port: int) -> socket.socket:
@@ -39,11 +49,16 @@ def open_listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def take_last(listener: socket.socket) -> Iterator[socket.socket]:
-    """The connections that the kernel has taken so far, after it was told to take no more."""
+def refuse_new(listener: socket.socket) -> None:
+    """Nothing comes back. From now on nobody can begin to connect; who has begun still can end."""
     if sys.platform == "linux":
-        program = ctypes.create_string_buffer(_DROP_ALL, len(_DROP_ALL))
-        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+        program = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
+        instructions = struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, instructions)
+
+
+def take_last(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that the kernel has taken and nobody has accepted."""
     listener.setblocking(False)
     while True:
         try:

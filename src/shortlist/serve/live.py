@@ -16,11 +16,12 @@ import msgspec
 
 from shortlist.errors import BundleError, NotFoundError, ShortlistError, UnavailableError
 from shortlist.manifest import published_facts
+from shortlist.pace import unhurried
 from shortlist.serve.answering import Pinned
 from shortlist.serve.compaction import compacted
 from shortlist.serve.ids import Id
 from shortlist.serve.journal import Journal
-from shortlist.serve.loading import Loaded, load_version
+from shortlist.serve.loading import Loaded, judging_queries, least_recall, load_version, recall_of
 from shortlist.serve.messages import Accepted, RecommendRequest, Reloaded
 from shortlist.serve.overlay import Overlay
 from shortlist.serve.settings import ServeSettings
@@ -45,6 +46,7 @@ class Live:
         """
         self._store, self._settings, self._journal, self._recent = store, settings, journal, recent
         self._loading, self._writing, self._following = threading.Lock(), threading.Lock(), threading.Lock()
+        self._hurry = threading.Event()
         self.refused: dict[str, str] | None = None  # the version that was refused last, and why
         self.fault: str | None = None  # of the journal
         self.switches, self.refusals, self.left_out, self.recall = 0, 0, 0, 0.0
@@ -55,6 +57,10 @@ class Live:
         except BaseException:
             self.close()
             raise
+
+    def hurry(self) -> None:
+        """Nothing comes back: what is being loaded or judged does not rest any more, for somebody waits for its end."""
+        self._hurry.set()
 
     def close(self) -> None:
         """Nothing comes back."""
@@ -122,6 +128,22 @@ class Live:
         self._named_by(partial(prune, self._store, self._settings.keep_versions))
         self._trim(journal)
         return reloaded
+
+    @property
+    def is_recall_low(self) -> bool:
+        """Whether the live version's index finds less than it must, by the last look."""
+        return self.recall < least_recall(self._pinned.version, self._settings)
+
+    def judge(self) -> None:
+        """Nothing comes back: `recall` is that of the live version's index over the queries of late. An exact one needs no look."""
+        version = self._pinned.version
+        if version.bundle.index.is_exact:
+            return
+        with unhurried(self._settings.canary_share, self._hurry):
+            found = recall_of(version, judging_queries(version, self._settings, self._recent()), self._settings.canary_k)
+        with self._following:
+            if self._pinned.version is version:  # not swapped meanwhile
+                self.recall = found
 
     def watch_once(self) -> None:
         """Nothing comes back: the journal was followed, and a CURRENT that changed was loaded, or refused once."""
@@ -205,7 +227,8 @@ class Live:
         if folder.name == previous:
             return Reloaded(version=previous, previous=previous, changed=False)
         try:
-            loaded = load_version(folder, self._settings, self._recent())
+            with unhurried(self._settings.load_share, self._hurry):
+                loaded = load_version(folder, self._settings, self._recent())
             if first is not None:
                 first()
             self._switch(loaded)

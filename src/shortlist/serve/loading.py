@@ -11,6 +11,8 @@ import numpy as np
 from shortlist.config import IndexSettings
 from shortlist.errors import BadRequestError, BundleError
 from shortlist.index.exact import ExactIndex
+from shortlist.index.proposing import ProposingIndex
+from shortlist.pace import step
 from shortlist.serve.answering import Answering, Pinned, encoded
 from shortlist.serve.heap import trim
 from shortlist.serve.messages import RecommendRequest
@@ -22,6 +24,7 @@ _PAGE_BYTES = 4096
 _REFERENCE_ITEMS = 16  # encoded again
 _REFERENCE_TOLERANCE = 1e-3  # of the longest vector
 _QUERIES_AT_ONCE = 16
+_WARMING = 32  # queries that warm an exact index
 _TOLERANCE = 0.02  # below the recall that was proved when publishing: recent queries are others, and few
 
 
@@ -42,14 +45,13 @@ def load_version(folder: Path, settings: ServeSettings, recent: Sequence[Recomme
     try:
         _touch(version)
         _check_towers(version)
-        queries = _queries(version, settings, recent)
+        queries = judging_queries(version, settings, recent)
         recall = recall_of(version, queries, settings.canary_k)
     except BundleError:
         raise
     except Exception as error:  # files that fit their hashes, and not each other
         raise BundleError(f"{folder} must answer: {type(error).__name__}: {error}; publish it again") from error
-    config = version.bundle.config.index
-    target = config.target_recall - _TOLERANCE if settings.canary_recall is None else settings.canary_recall
+    target = least_recall(version, settings)
     if recall < target:
         raise BundleError(
             f"{folder} must answer with a recall@{settings.canary_k} of at least {target:g} against exact search: "
@@ -59,18 +61,27 @@ def load_version(folder: Path, settings: ServeSettings, recent: Sequence[Recomme
     return Loaded(version, recall)
 
 
+def least_recall(version: LiveVersion, settings: ServeSettings) -> float:
+    """The recall below which the version's index is no good."""
+    return version.bundle.config.index.target_recall - _TOLERANCE if settings.canary_recall is None else settings.canary_recall
+
+
 def recall_of(version: LiveVersion, queries: Floats, k: int) -> float:
     """The share of the exact top k that the version's index finds, over all `queries` (n, S)."""
     index, k = version.bundle.index, min(k, len(version.vectors))
     if not len(queries):
         return 1.0
-    found = [index.search_one(query, k)[0] for query in queries]
+    found = []
+    for query in queries:
+        found.append(index.search_one(query, k)[0])
+        step()
     if index.is_exact:
         return 1.0
-    exact = ExactIndex.build(version.vectors, IndexSettings())
+    exact = index.exact if isinstance(index, ProposingIndex) else ExactIndex.build(version.vectors, IndexSettings())
     hits = 0
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         true, _ = exact.search(queries[start : start + _QUERIES_AT_ONCE], k)
+        step()
         hits += sum(len(np.intersect1d(line, found[start + place])) for place, line in enumerate(true))
     return hits / (k * len(queries))
 
@@ -97,16 +108,21 @@ def _check_towers(version: LiveVersion) -> None:
         )
 
 
-def _queries(version: LiveVersion, settings: ServeSettings, recent: Sequence[RecommendRequest]) -> Floats:
-    """(n, S) vectors of the recent requests, filled up with held-out queries of the version where they are few."""
+def judging_queries(version: LiveVersion, settings: ServeSettings, recent: Sequence[RecommendRequest]) -> Floats:
+    """(n, S) vectors of the recent requests, filled up with held-out queries of the version where they are few.
+
+    An exact index is warmed with some, and needs no judge.
+    """
+    warming, judging = (_WARMING, _WARMING) if version.bundle.index.is_exact else (settings.warm_queries, settings.canary_queries)
     answering, pinned = Answering(settings, None), Pinned.of(version, version.empty_overlay())
     vectors = []
-    for request in recent[: settings.warm_queries]:
+    for request in recent[-warming:]:
         try:
             vectors.append(encoded(pinned, answering.understood(pinned, request, [])).values)
         except BadRequestError:  # one that this version cannot mean: its callers will be told so
             continue
+        step()
     published = version.bundle.queries
     if published is not None:
-        vectors.append(published[: max(0, settings.canary_queries - len(vectors))])
+        vectors.append(published[: max(0, judging - len(vectors))])
     return np.concatenate([version.vectors[:0], *vectors])

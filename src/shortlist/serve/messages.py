@@ -150,10 +150,14 @@ class Reloaded(Message, frozen=True, omit_defaults=False):
 
 
 class State(Message, frozen=True, omit_defaults=False):
-    """How the server is: "starting", "ready", "draining" or "failed"; and the version that answers."""
+    """How the server is: "starting", "ready", "draining" or "failed"; and the version that answers.
+
+    problems   what somebody should see to, though it answers: "refused" (a version), "journal", "recall" (the index's), "watcher", "canary"
+    """
 
     state: str
     version: str | None = None
+    problems: list[str] = []
 
 
 class Problem(Message, frozen=True, omit_defaults=False):

@@ -117,13 +117,25 @@ class PatientProtocol(HttpToolsProtocol):
         left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
         if left_s > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
-        elif not self.transport.is_closing() and not self._has_unread_bytes():
-            super().timeout_keep_alive_handler()
+        else:
+            self._close_unused()
 
     def _close_idle(self) -> None:
         is_idle = self._whole_by_s is None or (self._in_head and not self._head_bytes)
-        if is_idle and not self.transport.is_closing() and not self._has_unread_bytes():
-            super().shutdown()
+        if is_idle:
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        """Closes a connection on which nothing waits, unless a request is there that the loop has not seen.
+
+        The client is told at once: the transport would tell it after all that the loop has to do, and a request sent meanwhile is lost.
+        """
+        if not self.transport.is_closing() and not self._has_unread_bytes():
+            connection = socket.socket(fileno=self.transport.get_extra_info("socket").fileno())
+            with suppress(OSError):  # the client has gone
+                connection.shutdown(socket.SHUT_WR)
+            connection.detach()
+            self.transport.close()
 
     def _has_unread_bytes(self) -> bool:
         """Whether the kernel holds bytes that the loop has not given us yet."""
@@ -149,6 +161,9 @@ class PatientProtocol(HttpToolsProtocol):
             return
         if self._whole_by_s is None or now_s <= self._whole_by_s or self.transport.is_closing():
             return
+        if self._is_answering_whole():
+            self._whole_by_s = now_s + self._limits.receive_longest_s
+            return
         is_answering = self.cycle is not None and self.cycle.response_started
         if is_answering or (self._in_head and not self._head_bytes):
             self.transport.close()  # nobody waits for an answer
@@ -169,6 +184,10 @@ class PatientProtocol(HttpToolsProtocol):
             cycle.scope["state"][ENTERED] = True
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _is_answering_whole(self) -> bool:
+        """Whether an answer is being made: a later request waits for it, however long that takes, and is not being received."""
+        return self._running is not None and not self._running.more_body and not self._running.response_complete
 
     def _forsake(self) -> None:
         """Nobody reads what is being answered."""

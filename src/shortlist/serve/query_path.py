@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.bundle import QUERY_INPUTS, QUERY_OUTPUTS, Bundle
+from shortlist.bundle import Bundle
 from shortlist.features.arrays import Bag, Dense, FeatureArray
 from shortlist.features.lookup import look_up
 from shortlist.serve.context import ContextReader
 from shortlist.serve.ids import Id, IdTable, open_ids
+from shortlist.serve.tower import QueryTower
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -54,7 +55,7 @@ class QueryPath:
     def __init__(self, bundle: Bundle) -> None:
         encoder = bundle.query_encoder
         self.has_seed, self.history_last = encoder.has_seed, encoder.history_last
-        self._tower, self._dim = bundle.query_tower, bundle.embeddings.shape[1]
+        self._tower = QueryTower(bundle.query_tower_of_one)
         tables = {name: plain(table) for name, table in bundle.tables.items()}
         self._context = ContextReader(encoder.context, tables)
         self._user_features = {name: _plain_feature(column) for name, column in bundle.user_features.items()}
@@ -72,21 +73,7 @@ class QueryPath:
         user_row  row of the users table, -1 = nobody
         context   as `read_context` gives it
         """
-        length = max(self.history_last, 1)
-        remembered = np.zeros((1, length, self._dim), np.float32)
-        present = np.zeros((1, length), np.float32)
-        remembered[0, : len(history)] = history
-        present[0, : len(history)] = 1
-        looked_at = np.zeros((1, self._dim), np.float32)
-        has_seed = np.zeros((1, 1), np.float32)
-        if seed is not None:
-            looked_at[0], has_seed[0] = seed, 1
-        pieces = [*self._of_user(user_row), *context]
-        x = np.concatenate(pieces)[None] if pieces else np.zeros((1, 0), np.float32)
-        inputs = (looked_at, has_seed, remembered, present, x)
-        (vector,) = self._tower.run(QUERY_OUTPUTS, dict(zip(QUERY_INPUTS, inputs, strict=True)))
-        found: Floats = vector
-        return found
+        return self._tower.vector(seed, history, [*self._of_user(user_row), *context])
 
     def _of_user(self, row: int) -> list[Floats]:
         if not self._user_features:

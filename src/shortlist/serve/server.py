@@ -34,7 +34,7 @@ from shortlist.serve.contract import ServiceContract
 from shortlist.serve.heap import keep_no_freed_pages
 from shortlist.serve.keys import Keys, keys_from
 from shortlist.serve.limits import Limits
-from shortlist.serve.listener import BACKLOG, open_listener, take_last
+from shortlist.serve.listener import BACKLOG, open_listener, refuse_new, take_last
 from shortlist.serve.logs import Log, LogHandler
 from shortlist.serve.metrics import Metrics, shared_memory
 from shortlist.serve.protocol import PatientProtocol
@@ -43,7 +43,7 @@ from shortlist.serve.protocol import PatientProtocol
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 KEEP_ALIVE_S = 75  # longer than what stands in front usually keeps a connection: it must not send into one that just closes
 SWEEP_TICKS = 5  # of 0.1 s: how often deadlines are looked at
-SWITCH_S = 0.0005  # how long a thread may keep the interpreter from the event loop
+SWITCH_S = 0.00002  # how long a thread may keep the interpreter from the event loop, which asks for it a dozen times an answer
 EXIT_UNOPENED = 3  # of a worker whose service did not open: another try would fail the same way
 _RESTART_S = 0.5
 _CLOSE_LONGEST_S = 3  # the service's own way down
@@ -141,6 +141,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes no more connections, ends what is accepted, then gives up the service."""
         loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            refuse_new(listener)
+        await asyncio.sleep(self._app.limits.handshake_longest_s)  # accepting goes on
         for listener in sockets or []:
             for connection in take_last(listener):
                 await loop.connect_accepted_socket(self._protocol, connection)

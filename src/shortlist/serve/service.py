@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,17 @@ class Service:
         self._events = EventStore(settings.events or sqlite_url(store / EVENTS), keys, write_s=settings.events_write_s)
         self._answering = Answering(settings, self._events)
         self._closing = threading.Event()
-        self._watcher_fault: str | None = None
-        self._watcher = threading.Thread(target=self._watch, args=(settings.watch_s,), name="watch CURRENT", daemon=True)
-        if settings.watch_s:
-            self._watcher.start()
+        self._faults: dict[str, str | None] = {"watcher": None, "canary": None}
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(name, every_s, work), name=name, daemon=True)
+            for name, every_s, work in (
+                ("watcher", settings.watch_s, self._live.watch_once),
+                ("canary", settings.canary_s, self._live.judge),
+            )
+            if every_s
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @classmethod
     def open(cls, store: Path, settings: ServeSettings) -> Service:
@@ -109,6 +117,7 @@ class Service:
             "version": pinned.version.name,
             "index_kind": pinned.version.bundle.index.kind,
             "index_recall": live.recall,
+            "index_recall_low": live.is_recall_low,
             "items": overlay.sealed - len(overlay.hidden) + len(overlay),
             "overlay_items": len(overlay),
             "overlay_limit": self._settings.overlay_items,
@@ -123,26 +132,28 @@ class Service:
             guard.name: {"calls": guard.calls, "failed": guard.failed, "late": guard.late, "resting": guard.is_resting}
             for guard in (self._answering.learned, self._answering.fresh, self._answering.events)
         }
-        return {**facts, "problems": {"refused": live.refused, "journal": live.fault, "watcher": self._watcher_fault}}
+        low = f"recall@{self._settings.canary_k} of the index is {live.recall:.4f}" if live.is_recall_low else None
+        return {**facts, "problems": {"refused": live.refused, "journal": live.fault, "recall": low, **self._faults}}
 
     def close(self) -> None:
         """Nothing comes back: threads and connections end."""
         self._closing.set()
-        if self._watcher.is_alive():
-            self._watcher.join()
+        self._live.hurry()
+        for thread in self._threads:
+            thread.join()
         self._answering.close()
         self._events.close()
         self._live.close()
 
-    def _watch(self, every_s: float) -> None:
+    def _repeat(self, name: str, every_s: float, work: Callable[[], None]) -> None:
         while not self._closing.wait(every_s):
             try:
-                self._live.watch_once()
-                self._watcher_fault = None
+                work()
+                self._faults[name] = None
             except ShortlistError as error:  # a refusal, or a store that cannot be read now
-                self._watcher_fault = str(error)
-            except Exception as error:  # the watcher must outlive what nobody thought of
-                self._watcher_fault = f"{type(error).__name__}: {error}"
+                self._faults[name] = str(error)
+            except Exception as error:  # the thread must outlive what nobody thought of
+                self._faults[name] = f"{type(error).__name__}: {error}"
 
 
 def _journal(path: Path) -> Journal | None:

@@ -33,6 +33,9 @@ class ServeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     canary_recall: Share | None = None  # of a version's index against exact search, below which it is refused; absent: its own target - .02
     canary_queries: Count = 200  # at least, where there are as many
     canary_k: Count = 100
+    canary_s: Annotated[float, msgspec.Meta(ge=0)] = 60.0  # how often the live index is judged by the queries of late; 0: never
+    canary_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05  # of one core, that judging takes
     warm_queries: Count = 256  # recent requests that a new version is warmed with
+    load_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2  # of one core, that loading a version beside the live one takes
     watch_s: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # how often CURRENT is looked at; 0: only `reload` switches
     keep_versions: Count = 3  # that compaction leaves in the store, for rolling back

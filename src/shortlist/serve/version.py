@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shortlist.array_files import give_back
 from shortlist.bundle import Bundle, open_bundle
 from shortlist.index.contract import Eligible
+from shortlist.pace import step
 from shortlist.serve.admission import Admitted
 from shortlist.serve.ids import Id, IdTable, open_ids
 from shortlist.serve.overlay import Floats, Overlay, Rows, empty_overlay
@@ -21,8 +22,7 @@ from shortlist.serve.predicates import PredicateMasks
 from shortlist.serve.query_path import PublishedHistories, QueryPath, plain, published_histories
 
 
-@dataclass(frozen=True, eq=False)
-class QueryVector:
+class QueryVector(NamedTuple):
     """A vector and the version whose query tower made it: it means nothing in another."""
 
     version: LiveVersion
@@ -71,7 +71,7 @@ class LiveVersion:
     def embeddings_of(self, overlay: Overlay, rows: Rows) -> Floats:
         """(n, D) what queries see of the items at `rows`, none of them -1."""
         if not len(overlay.ids):
-            return self.embeddings[rows]
+            return self.embeddings.take(rows, axis=0)
         is_slot = rows >= overlay.sealed
         found = self.embeddings[np.where(is_slot, 0, rows)]
         found[is_slot] = overlay.embeddings[rows[is_slot] - overlay.sealed]
@@ -97,6 +97,7 @@ class LiveVersion:
 def open_version(folder: Path, *, predicate_cache_bytes: int) -> LiveVersion:
     """The version in `folder`, every file verified. Raises BundleError naming the file that does not fit."""
     bundle = open_bundle(folder)
+    step()
     popularity, popular = popular_order(bundle)
     if bundle.popularity is not None:
         give_back(bundle.popularity)
