@@ -52,7 +52,7 @@ class Bundle:
     item_encoder: TableEncoder
     query_encoder: QueryEncoder
     user_features: dict[str, FeatureArray]  # U + 1 entries, the last for nobody
-    histories: pl.DataFrame | None  # user, history (list of item ids, oldest first): the state when training ended
+    histories: pl.DataFrame | None  # user or seed, history (list of item ids, oldest first): the state when training ended
     popularity: NDArray[np.int64] | None  # (M,) how often training saw each item chosen; None in older bundles
     queries: NDArray[np.float32] | None  # (N, S) vectors of held-out queries, to judge an index by; None in older bundles
     tables: dict[str, NDArray[np.float32]]
@@ -108,6 +108,11 @@ class Bundle:
 def open_current(store: Path) -> Bundle:
     """The live version of a store. Raises BundleError where there is none, or where it is damaged."""
     return open_bundle(current_version(store))
+
+
+def asking_column(histories: pl.DataFrame) -> str:
+    """Whose histories they are: "user", or "seed" in a log whose seeds ask."""
+    return "user" if "user" in histories.columns else "seed"
 
 
 def open_bundle(folder: Path) -> Bundle:

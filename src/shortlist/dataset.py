@@ -21,12 +21,13 @@ from shortlist.config import Config, FeatureSettings, feature_settings
 from shortlist.errors import ConfigError, DataError
 from shortlist.features.arrays import FeatureArray, columns_from_flat, flat_arrays
 from shortlist.features.encoder import TableEncoder, fit_encoder
-from shortlist.histories import Histories, derived_histories, histories_by_user, instants
+from shortlist.histories import Histories, derived_histories, histories_by_user, instants, other_choices
 from shortlist.id_places import row_blocks
 from shortlist.log import EventLog
 from shortlist.project import Project, feature_column
-from shortlist.protocols.split import Split
+from shortlist.protocols.split import Split, asking_role
 from shortlist.queries import NONE_ROW, Queries, QueryEncoder, without_seed
+from shortlist.user_order import user_order
 
 __all__ = ["Dataset", "Examples", "assemble_dataset", "count_rows", "derived_histories", "make_dataset", "open_examples"]
 CONTEXT = "context."  # before the names of context features
@@ -227,8 +228,15 @@ class _Maker:
         return _examples_of(made.finished())
 
     def _derived(self, log: EventLog, item_row: NDArray[np.int32], remembered: NDArray[np.bool_] | None) -> Histories | None:
-        """What each user chose before, where the log has it: a column of its own goes before."""
-        if "history" in log.frame.columns or "user" not in log.frame.columns or "time" not in log.frame.columns:
+        """What each user chose before, or, without times, what else whoever asks chose; a column of its own goes before."""
+        if "history" in log.frame.columns:
+            return None
+        if "time" not in log.frame.columns:
+            role = asking_role(log)
+            if role is None or not self.encoder.history_last:
+                return None
+            return other_choices(user_order(log.frame[role]), item_row, len(self.items), remembered=remembered)
+        if "user" not in log.frame.columns:
             return None
         in_order = self.config.columns.ties == "in_order"
         return histories_by_user(log.user_order, instants(log.frame["time"]), item_row, in_order=in_order, remembered=remembered)
@@ -243,7 +251,7 @@ class _Maker:
             raise
         if past is not None:
             queries = replace(queries, history_items=past[0], history_start=past[1][rows], history_end=past[2][rows])
-            if self.encoder.has_seed:
+            if self.encoder.has_seed and "time" in frame.columns:
                 queries = queries.looking_at_newest(without_seed(frame))
         count = frame.height
         time = frame["time"].to_numpy() if "time" in frame.columns else np.zeros(count, np.int64)

@@ -1,6 +1,7 @@
 """What each event's user chose before it, as ranges of one array: nobody's history is ever copied.
 
 Derived strictly from events before the event's own instant, or, in a log whose rows follow each other, from the rows above it.
+A log without times has no before: there it is what else the same asker chose, the item of the event itself left out.
 """
 
 from __future__ import annotations
@@ -63,6 +64,54 @@ def histories_by_user(
         items[filled : filled + before[-1]] = item_row[events[kept]]
         filled += int(before[-1])
     return items, start, end
+
+
+def other_choices(
+    by_asker: UserOrder, item_row: NDArray[np.int32], corpus_size: int, *, remembered: NDArray[np.bool_] | None = None
+) -> Histories:
+    """(flat item rows, starts, ends): what each event's asker chose beside its item, each item once, in an order that says nothing.
+
+    For logs without times, where all choices of an asker are one set: a query that looks for one of them sees the others, as a query
+    that comes later sees them all. An item that the asker chose in several events is hidden from all of them.
+
+    item_row     (n,) below corpus_size
+    remembered   (n,) which events others may know of; None = all. One that is not remembered sees all that are, but for its own item
+    """
+    items, start, end = _choices_twice(by_asker, item_row, corpus_size, remembered)
+    count = len(item_row)
+    dtype = np.int32 if 2 * count < INT32_ROWS else np.int64
+    return items, start.astype(dtype), end.astype(dtype)
+
+
+def _choices_twice(
+    by_asker: UserOrder, item_row: NDArray[np.int32], corpus_size: int, remembered: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """As `other_choices`. Every asker's items stand twice in a row, so that all but any one of them are a range."""
+    start, end = np.zeros(len(item_row), np.int64), np.zeros(len(item_row), np.int64)
+    shuffled = np.random.default_rng(0).permutation(corpus_size)  # an order by row would put items of like names side by side
+    row_of = np.argsort(shuffled).astype(np.int32)
+    parts, filled = [np.zeros(0, np.int32)], 0
+    for first, stop in by_asker.blocks():
+        bounds = by_asker.bounds[first : stop + 1]
+        events = by_asker.order[bounds[0] : bounds[-1]]
+        asker = np.repeat(np.arange(stop - first), np.diff(bounds))
+        pair = asker * np.int64(corpus_size) + shuffled[item_row[events]]
+        known = np.unique(pair if remembered is None else pair[remembered[events]])  # by asker
+        size = np.bincount(known // corpus_size, minlength=stop - first)
+        before = np.cumsum(size) - size
+        place = np.searchsorted(known, pair)
+        is_known = known[np.minimum(place, len(known) - 1)] == pair if len(known) else np.zeros(len(pair), bool)
+        own = np.where(is_known, place - before[asker], 0)
+        offset = filled + 2 * before[asker]
+        start[events] = offset + np.where(is_known, own + 1, 0)
+        end[events] = offset + np.where(is_known, own, 0) + size[asker]
+        once, twice = row_of[known % corpus_size], np.empty(2 * len(known), np.int32)
+        where = np.arange(len(known)) + np.repeat(before, size)
+        twice[where] = once
+        twice[where + np.repeat(size, size)] = once
+        parts.append(twice)
+        filled += len(twice)
+    return np.concatenate(parts), start, end
 
 
 def instants(time: pl.Series) -> NDArray[np.int32]:

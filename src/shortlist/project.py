@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 
 from shortlist.catalogue import Catalogue, read_items, read_users
-from shortlist.config import Config, FeatureKind, FeatureSettings, FeatureTable, config_tree, feature_settings
+from shortlist.config import ColumnSettings, Config, FeatureKind, FeatureSettings, FeatureTable, config_tree, feature_settings
 from shortlist.errors import ConfigError, DataError
 from shortlist.files import counted, inner_type, nearest
 from shortlist.log import ROLES, EventLog, read_events
@@ -108,7 +108,7 @@ def propose_features(log: EventLog, items: Catalogue, users: Catalogue | None, c
     """The config with features for each side that has none, chosen by the columns' types and number of distinct values.
 
     Items: the id, and every column by its type. Queries: seed and history (columns or derived), the users' and the context columns
-    by their types; the user's id where no history can be derived. Columns of other types (dates, ...) are not used.
+    by their types; the user's id where there are no times. Columns of other types (dates, ...) are not used.
     """
     item, query = dict(config.item.features), dict(config.query.features)
     if not item:
@@ -123,7 +123,8 @@ def feature_column(name: str, settings: FeatureSettings, config: Config, *, side
 
     Items: the column of that name. Queries: `users.X`, `events.X` or plain X (a context column, or a role by its role's or its
     column's name); `seed` of kind item and `history` of kind items are derived from the user's earlier events where no column
-    plays them. Raises ConfigError for what cannot be derived, and for the item, time or weight of the event itself.
+    plays them; in a log without times the history is what else the user, or the seed, chose. Raises ConfigError for what cannot
+    be derived, and for the item, time or weight of the event itself.
     """
     wanted = settings.column or name
     if side == "item":
@@ -138,7 +139,7 @@ def feature_column(name: str, settings: FeatureSettings, config: Config, *, side
         _refuse_answer(name, role)
         return FeatureColumn("events", role)
     if (role, settings.kind) in (("seed", "item"), ("history", "items")):
-        _refuse_underivable(name, config)
+        _refuse_underivable(name, role, config)
         return FeatureColumn("derived", role)
     return FeatureColumn("events", column)
 
@@ -217,9 +218,9 @@ def _proposed_query(log: EventLog, users: Catalogue | None, config: Config) -> d
     query: dict[str, str | FeatureSettings] = {}
     if columns.seed is not None or derivable:
         query["seed"] = "item"
-    if columns.history is not None or derivable:
+    if columns.history is not None or derivable or derives_other_choices(columns):
         query["history"] = "items"
-    elif columns.user is not None:
+    if columns.user is not None and not derivable and columns.history is None:
         query[columns.user] = "id"
     if users is not None:
         query.update(_by_type(users.frame.drop(users.id_column), "users."))
@@ -239,13 +240,20 @@ def _refuse_answer(name: str, role: str) -> None:
         raise ConfigError(f"query.features.{name} must not use the event's {role}: {reason[role]}; take it out")
 
 
-def _refuse_underivable(name: str, config: Config) -> None:
+def _refuse_underivable(name: str, role: str, config: Config) -> None:
+    if role == "history" and derives_other_choices(config.columns):
+        return
     missing = [role for role in ("user", "time") if getattr(config.columns, role) is None]
     if missing:
         raise ConfigError(
             f"query.features.{name} is derived from the user's earlier events, which needs the roles user and time: "
             f"got no {' and no '.join(missing)}; name [columns] {' and '.join(missing)}, or a column that holds it"
         )
+
+
+def derives_other_choices(columns: ColumnSettings) -> bool:
+    """Can a history be what else the same user, or the same seed, chose? In logs without times."""
+    return columns.time is None and columns.history is None and (columns.user is not None or columns.seed is not None)
 
 
 def _check_features(config: Config, log: EventLog, items: Catalogue, users: Catalogue | None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.bundle import Bundle
+from shortlist.bundle import Bundle, asking_column
 from shortlist.errors import DataError
 from shortlist.files import read_frame
 from shortlist.queries import Queries
@@ -69,13 +69,14 @@ def by_role(bundle: Bundle, questions: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_known_histories(bundle: Bundle, frame: pl.DataFrame) -> pl.DataFrame:
-    """The table with missing histories of known users filled in."""
-    if bundle.histories is None or "user" not in frame.columns or frame["user"].dtype == pl.Null:
+    """The table with missing histories of known users filled in; of known seeds, where the log had seeds that ask and no users."""
+    asker = None if bundle.histories is None else asking_column(bundle.histories)
+    if bundle.histories is None or asker not in frame.columns or frame[asker].dtype == pl.Null:
         return frame
     known = bundle.histories.rename({"history": _KNOWN})
-    if known["user"].dtype != frame["user"].dtype:  # integers of another width, or categories: `_refuse_unfit` let nothing else pass
-        frame = frame.with_columns(pl.col("user").cast(known["user"].dtype, strict=False))
-    frame = frame.join(known, on="user", how="left", maintain_order="left")
+    if known[asker].dtype != frame[asker].dtype:  # integers of another width, or categories: `_refuse_unfit` let nothing else pass
+        frame = frame.with_columns(pl.col(asker).cast(known[asker].dtype, strict=False))
+    frame = frame.join(known, on=asker, how="left", maintain_order="left")
     given = pl.col("history").cast(known[_KNOWN].dtype) if "history" in frame.columns else pl.lit(None)
     return frame.with_columns(pl.coalesce(given, pl.col(_KNOWN)).alias("history")).drop(_KNOWN)
 
@@ -95,7 +96,11 @@ def ids_from_text(bundle: Bundle, questions: pl.DataFrame) -> pl.DataFrame:
 def _id_types(bundle: Bundle) -> dict[str, pl.DataType]:
     """The type of the ids that each role holds, as far as the version knows."""
     types = {"seed": bundle.items.ids.dtype, "history": bundle.items.ids.dtype}
-    known_users = bundle.users.ids if bundle.users is not None else None if bundle.histories is None else bundle.histories["user"]
+    histories, known_users = bundle.histories, None
+    if bundle.users is not None:
+        known_users = bundle.users.ids
+    elif histories is not None and asking_column(histories) == "user":
+        known_users = histories["user"]
     return types if known_users is None else {**types, "user": known_users.dtype}
 
 

@@ -47,10 +47,12 @@ from shortlist.id_places import ROWS_AT_ONCE
 from shortlist.log import EventLog
 from shortlist.mining import open_miner
 from shortlist.parquet_blocks import write_parquet_blocks
-from shortlist.project import Project
+from shortlist.project import Project, derives_other_choices
+from shortlist.protocols.split import asking_role
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
 from shortlist.towers import TwoTower
 from shortlist.train import Trainer, TrainLog
+from shortlist.user_order import user_order
 
 MODEL_FILE, FACTS_FILE, CONFIG_FILE, LOG_FILE = "model.safetensors", "run.json", "config.toml", "train.jsonl"
 CHECKPOINT, EXAMPLES, ASKED, POPULARITY = "checkpoint", "examples", "asked", "popularity.npy"
@@ -208,8 +210,13 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
         if table is not None:
             table.frame.write_parquet(folder / f"{name}.parquet")
     np.save(folder / POPULARITY, dataset.item_counts, allow_pickle=False)
-    if "user" in train_log.frame.columns:
-        choices = last_choices(train_log, _REMEMBERED, ids=dataset.items.ids, item_row=dataset.train.item_row)
+    role = "user" if "user" in train_log.frame.columns else asking_role(train_log) if derives_other_choices(config.columns) else None
+    if role is not None and (role == "user" or dataset.query_encoder.history_last):
+        log, item_row = train_log, dataset.train.item_row
+        if derives_other_choices(config.columns):  # a set, as in training: each item once
+            is_first = log.frame.select(pl.struct(role, "item").is_first_distinct()).to_series()
+            log, item_row = replace(log, frame=log.frame.filter(is_first)), item_row[is_first.to_numpy()]
+        choices = last_choices(log, _REMEMBERED, ids=dataset.items.ids, item_row=item_row, role=role)
         write_parquet_blocks(folder / "histories.parquet", choices)
 
 
@@ -221,13 +228,14 @@ def keep_asked(folder: Path, examples: Examples, items: int) -> None:
     replace(asked, queries=asked.queries.with_item_rows(np.arange(items, dtype=np.int32))).save(folder / ASKED)
 
 
-def last_choices(log: EventLog, last: int, *, ids: pl.Series, item_row: NDArray[np.int32]) -> Iterator[pa.Table]:
-    """Blocks of one row a user, as they come in the log: `user`, and `history`, the list of the last items chosen, oldest first.
+def last_choices(log: EventLog, last: int, *, ids: pl.Series, item_row: NDArray[np.int32], role: str = "user") -> Iterator[pa.Table]:
+    """Blocks of one row an asker, as they come in the log: `user` or `seed`, and `history`, the last items chosen, oldest first.
 
     ids        (M,) the items
     item_row   (n,) which of them each event chose
+    role       who asks
     """
-    by_user, items = log.user_order, ids.to_arrow(compat_level=pl.CompatLevel.oldest())
+    by_user, items = log.user_order if role == "user" else user_order(log.frame[role]), ids.to_arrow(compat_level=pl.CompatLevel.oldest())
     ends = by_user.bounds[1:]
     lengths = np.minimum(np.diff(by_user.bounds), last)
     users = np.argsort(by_user.order[by_user.bounds[:-1]])
@@ -237,7 +245,7 @@ def last_choices(log: EventLog, last: int, *, ids: pl.Series, item_row: NDArray[
         places, offsets = ragged_positions((ends - lengths)[block], ends[block])
         chosen = pa.DictionaryArray.from_arrays(pa.array(item_row[by_user.order[places]]), items)
         user = by_user.users[block].to_arrow(compat_level=pl.CompatLevel.oldest())
-        yield pa.table({"user": user, "history": pa.LargeListArray.from_arrays(pa.array(offsets), chosen)})
+        yield pa.table({role: user, "history": pa.LargeListArray.from_arrays(pa.array(offsets), chosen)})
 
 
 def finish(folder: Path, facts: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:

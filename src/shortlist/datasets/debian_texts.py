@@ -46,6 +46,7 @@ installed_size = { kind = "number", buckets = 16 }
 [query.features]  # what the query tower sees; `relation` is left out: it is not known when the query is asked
 seed = "item"  # the package looked at: its content, and its id as something that is chosen
 seed_id = { kind = "id", column = "seed_package" }  # its id as something that is looked at
+history = { kind = "items", last = 50 }  # what else was chosen by who looked at it: there are no times, so no before
 
 [evaluate]  # a tenth of the pairs is held out, at random
 protocol = "holdout"

@@ -104,14 +104,17 @@ class Answering:
             history = named[named >= 0]
             unknown = len(named) - len(history)
         else:
-            history, unknown = self._history(pinned, request.user, degraded), 0
+            history, unknown = self._history(pinned, request, degraded), 0
         if request.seed is None:
             looked_at = history[-1:]  # as in training
         else:
             looked_at, unknown = seed[seed >= 0], unknown + int(seed[0] < 0)
         return Query(seed, looked_at, history, user_row, context, unknown)
 
-    def _history(self, pinned: Pinned, user: Id | None, degraded: list[str]) -> Rows:
+    def _history(self, pinned: Pinned, request: RecommendRequest, degraded: list[str]) -> Rows:
+        published, user = pinned.version.histories, request.user
+        if published is not None and published.asked_by == "seed":  # what else was chosen by who looked at it; not what one user did
+            return NO_ROWS if request.seed is None else known_history(pinned.version, pinned.overlay, request.seed, None)
         if user is None:
             return NO_ROWS
         if self._store is not None:

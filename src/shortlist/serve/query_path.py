@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.bundle import Bundle
+from shortlist.bundle import Bundle, asking_column
 from shortlist.features.arrays import Bag, Dense, FeatureArray
 from shortlist.features.lookup import look_up
 from shortlist.serve.context import ContextReader
@@ -25,8 +25,9 @@ NO_ROWS: Rows = np.zeros(0, np.int64)
 
 @dataclass(frozen=True, eq=False)
 class PublishedHistories:
-    """What each user had chosen when training ended: items[starts[u]:starts[u + 1]], oldest first; gone items left out."""
+    """What each user, or seed, had chosen when training ended: items[starts[u]:starts[u + 1]], oldest first; gone items left out."""
 
+    asked_by: str  # "user" or "seed"
     users: IdTable
     items: NDArray[np.int32]
     starts: NDArray[np.int64]
@@ -46,7 +47,8 @@ def published_histories(bundle: Bundle) -> PublishedHistories | None:
     ends = np.cumsum(bundle.histories["history"].list.len().fill_null(0).to_numpy(), dtype=np.int64)
     known_before = np.concatenate([[0], np.cumsum(rows >= 0)])  # items that are still there, in front of each place
     starts = known_before[np.concatenate([[0], ends])].astype(np.int64)
-    return PublishedHistories(open_ids(bundle.histories["user"], "user"), rows[rows >= 0].astype(np.int32), starts)
+    asker = asking_column(bundle.histories)
+    return PublishedHistories(asker, open_ids(bundle.histories[asker], asker), rows[rows >= 0].astype(np.int32), starts)
 
 
 class QueryPath:
