@@ -154,8 +154,8 @@ def test_only_the_side_without_features_is_proposed(tmp_path: Path) -> None:
     ("columns", "proposed"),
     [
         ({"item": "item_id", "user": "user_id", "time": "at"}, {"seed": "item", "history": "items"}),
-        ({"item": "item_id", "user": "user_id", "weight": "at"}, {"user_id": "id"}),
-        ({"item": "item_id", "seed": "s", "weight": "at"}, {"seed": "item"}),
+        ({"item": "item_id", "user": "user_id", "weight": "at"}, {"history": "items", "user_id": "id"}),
+        ({"item": "item_id", "seed": "s", "weight": "at"}, {"seed": "item", "history": "items"}),
         ({"item": "item_id", "history": "h", "weight": "at"}, {"history": "items"}),
         ({"item": "item_id", "seed": "s", "user": "user_id", "time": "at"}, {"seed": "item", "history": "items"}),
     ],
