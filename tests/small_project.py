@@ -61,6 +61,7 @@ def small_config(folder: Path, sections: Mapping[str, Mapping[str, Any]] | None 
         "negatives": {"batch_size": 32, "index_batch_size": 23},
         "train": {
             "epochs": 4,
+            "both_ways_within": 0.0,  # half of the time; test_both_ways.py has runs that read their sessions both ways
             "learning_rate": 0.05,
             "adagrad_start": 0.01,
             "matmul": "float32",

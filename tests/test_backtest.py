@@ -26,7 +26,7 @@ ROLLING = {"evaluate": {"protocol": "rolling", "train_days": 8, "test_days": 1, 
 
 
 def test_the_planted_signal_is_found_and_beats_popularity_on_every_shift(tmp_path: Path) -> None:
-    settings = {**ROLLING, "train": {"epochs": 20, "learning_rate": 0.1, "adagrad_start": 1e-3, "patience": 20, "matmul": "float32"}}
+    settings = {**ROLLING, "train": {"epochs": 10, "learning_rate": 0.1, "adagrad_start": 1e-3, "patience": 20, "matmul": "float32"}}
     project = small_project(tmp_path, settings)
     table = backtest(project, tmp_path / "evaluation", log_to=silent)
     assert [split["name"] for split in table["splits"]] == ["2023-11-25", "2023-11-26"]

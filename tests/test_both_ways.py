@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_project import small_dataset
+from small_project import SilentLog, small_dataset, small_project
 
 from shortlist.both_ways import both_ways, examples_to_learn
 from shortlist.config import for_log
@@ -18,6 +20,7 @@ from shortlist.dataset import Examples
 from shortlist.features.arrays import Ids
 from shortlist.histories import derived_histories
 from shortlist.queries import Queries
+from shortlist.run import train_run
 
 SECOND = 1_000_000
 
@@ -91,7 +94,7 @@ def test_a_slow_oracle_agrees(rows: list[tuple[int, int, int]], within: int, in_
 
 
 def test_small_logs_are_read_both_ways_and_large_ones_forward(tmp_path: Path) -> None:
-    dataset, config = small_dataset(tmp_path)
+    dataset, config = small_dataset(tmp_path, {"train": {"both_ways_within": None}})
     small, large = for_log(config, 30_000), for_log(config, 30_001)
     assert (small.train.both_ways_within, large.train.both_ways_within) == (1800.0, 0.0)
     assert examples_to_learn(dataset.train, large) is dataset.train
@@ -100,3 +103,18 @@ def test_small_logs_are_read_both_ways_and_large_ones_forward(tmp_path: Path) ->
     unresolved = msgspec.structs.replace(config.train, both_ways_within=None)
     with pytest.raises(ValueError, match="both_ways_within must be resolved"):
         examples_to_learn(dataset.train, msgspec.structs.replace(config, train=unresolved))
+
+
+def test_a_run_resolves_the_setting_keeps_it_and_learns_from_both_ways(tmp_path: Path) -> None:
+    logs: list[SilentLog] = []
+
+    @contextmanager
+    def kept(path: Path, title: str = "") -> Iterator[SilentLog]:
+        logs.append(SilentLog())
+        yield logs[-1]
+
+    for within, resolved in ((None, 1800.0), (0.0, 0.0)):
+        project = small_project(tmp_path, {"train": {"both_ways_within": within, "epochs": 1}})
+        run = train_run(project, project.log, tmp_path / f"run-{resolved:g}", log_to=kept)
+        assert run.config.train.both_ways_within == resolved
+    assert logs[0].steps > logs[1].steps
