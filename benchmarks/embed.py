@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from record import run_record
 
-from shortlist.config import load_config
+from shortlist.config import for_log, load_config
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.datasets.fetch import fetch_project
 from shortlist.encode import encode_catalogue, encode_corpus
@@ -91,7 +91,7 @@ def shop(folder: Path, items: int) -> tuple[TwoTower, dict[str, torch.Tensor], D
     project = open_project(load_config(path, ["evaluate.protocol='holdout'"]))
     dataset = make_dataset(project, project.log)
     torch.manual_seed(0)
-    model = TwoTower(dataset.item_encoder, dataset.query_encoder, project.config.model).eval()
+    model = TwoTower(dataset.item_encoder, dataset.query_encoder, for_log(project.config, len(dataset.train)).model).eval()
     return model, initial_tables(dataset, project.config.model, torch.Generator().manual_seed(0), dataset.item_counts), dataset
 
 
