@@ -86,8 +86,14 @@ def test_a_log_of_seeds_that_ask_is_learned_published_and_answered_with_what_els
     others = sorted(set(events.filter(pl.col("looked_at") == "i03")["item_id"]))
     told = recommend(bundle, pl.DataFrame({"seed": ["i03"], "history": [others]}), 9)
     assert recommend(bundle, pl.DataFrame({"seed": ["i03"], "history": [["i01"]]}), 9)["scores"].to_list() != told["scores"].to_list()
-    known = recommend(bundle, pl.DataFrame({"seed": ["i03"]}), 9)
+    unseen = pl.DataFrame({"seed": ["i03"], "item": ["i52"]})  # an example of i03 whose item it did not choose sees the published set
+    order = user_order(pl.concat([project.log.frame["seed"], unseen["seed"]]))
+    rows = np.append(run.items.rows32_of(project.log.frame["item"]), run.items.rows32_of(unseen["item"]))
+    flat, start, end = other_choices(order, rows, len(run.items), remembered=np.arange(602) < 601)
     assert bundle.histories is not None
+    published = bundle.histories.filter(pl.col("seed") == "i03")["history"].to_list()[0]
+    assert run.items.ids[flat[start[-1] : end[-1]]].to_list() == published  # in one order, or the newest of them would differ
+    known = recommend(bundle, pl.DataFrame({"seed": ["i03"]}), 9)
     assert sorted(bundle.histories.filter(pl.col("seed") == "i03")["history"].to_list()[0]) == others
     in_order = bundle.histories.filter(pl.col("seed") == "i03")["history"].to_list()
     assert known["items"].to_list() == recommend(bundle, pl.DataFrame({"seed": ["i03"], "history": in_order}), 9)["items"].to_list()

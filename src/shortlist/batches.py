@@ -188,8 +188,9 @@ class BatchMaker:
     def _hidden_shares(self, item_row: NDArray[np.int64], positive: NDArray[np.integer]) -> NDArray[np.float64]:
         """(n,) how often each of the items shows no id of its own.
 
-        A positive that the window chose once would, without this very choice, be an item that nobody chose. Half of the time it is
-        learned as one: so the unknown id learns how likely such items are, in the share that Good and Turing give them.
+        A positive that the window chose once would, without this very choice, be an item that nobody chose. In a share of
+        `model.singleton_id_dropout` it is learned as one: so the unknown id learns how likely such items are (Good, 1953: the unseen
+        have the share of what was seen once).
         """
         is_positive = np.zeros(len(self.dataset.items), bool)
         is_positive[positive] = True

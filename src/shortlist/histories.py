@@ -83,12 +83,20 @@ def other_choices(
     return items, start.astype(dtype), end.astype(dtype)
 
 
+def place_in_sets(corpus_size: int) -> NDArray[np.int64]:
+    """(M,) by which items stand in the sets of `other_choices`, and in those that are published: at random, but always alike.
+
+    A query reads the last so many of a set; by row they would be items of like names.
+    """
+    return np.random.default_rng(0).permutation(corpus_size)
+
+
 def _choices_twice(
     by_asker: UserOrder, item_row: NDArray[np.int32], corpus_size: int, remembered: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
     """As `other_choices`. Every asker's items stand twice in a row, so that all but any one of them are a range."""
     start, end = np.zeros(len(item_row), np.int64), np.zeros(len(item_row), np.int64)
-    shuffled = np.random.default_rng(0).permutation(corpus_size)  # an order by row would put items of like names side by side
+    shuffled = place_in_sets(corpus_size)
     row_of = np.argsort(shuffled).astype(np.int32)
     parts, filled = [np.zeros(0, np.int32)], 0
     for first, stop in by_asker.blocks():

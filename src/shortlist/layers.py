@@ -47,10 +47,12 @@ def through_layers(stack: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
     """
     first = stack[0]
     if not isinstance(first, nn.Linear):
-        return stack(x)  # type: ignore[no-any-return]
+        plain: torch.Tensor = stack(x)
+        return plain
     weight = first.weight if x.shape[1] == first.in_features else first.weight[:, first.in_features - x.shape[1] :]
     if kernels() is None:
-        return stack[1:](functional.linear(x, weight, first.bias))  # type: ignore[no-any-return]
+        eager: torch.Tensor = stack[1:](functional.linear(x, weight, first.bias))
+        return eager
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     rest = [part for layer in list(stack)[1:] if isinstance(layer, nn.Linear) for part in (layer.weight, layer.bias)]
     deep: torch.Tensor = _HiddenLayers.apply(kind, x, weight, first.bias, *rest)  # type: ignore[no-untyped-call]

@@ -43,6 +43,7 @@ from shortlist.encode import Tables, full_corpus_loss
 from shortlist.errors import BundleError, ConfigError
 from shortlist.features.arrays import flat_arrays, ragged_positions
 from shortlist.features.encoder import TableEncoder, open_encoder
+from shortlist.histories import place_in_sets
 from shortlist.id_places import ROWS_AT_ONCE
 from shortlist.log import EventLog
 from shortlist.mining import open_miner
@@ -213,9 +214,11 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
     role = "user" if "user" in train_log.frame.columns else asking_role(train_log) if derives_other_choices(config.columns) else None
     if role is not None and (role == "user" or dataset.query_encoder.history_last):
         log, item_row = train_log, dataset.train.item_row
-        if derives_other_choices(config.columns):  # a set, as in training: each item once
-            is_first = log.frame.select(pl.struct(role, "item").is_first_distinct()).to_series()
-            log, item_row = replace(log, frame=log.frame.filter(is_first)), item_row[is_first.to_numpy()]
+        if derives_other_choices(config.columns):  # a set, as in training: each item once, in the same order
+            is_first = log.frame.select(pl.struct(role, "item").is_first_distinct()).to_series().to_numpy()
+            kept = np.flatnonzero(is_first)
+            kept = kept[np.argsort(place_in_sets(len(dataset.items))[item_row[kept]], kind="stable")]
+            log, item_row = replace(log, frame=log.frame[kept]), item_row[kept]
         choices = last_choices(log, _REMEMBERED, ids=dataset.items.ids, item_row=item_row, role=role)
         write_parquet_blocks(folder / "histories.parquet", choices)
 

@@ -15,7 +15,7 @@ from shortlist.protocols.split import Split, asking_role
 def holdout_split(log: EventLog, unit: HoldoutUnit, fraction: float, seed: int) -> Split:
     """A random share held out, every unit with all its rows: rows, distinct (asker, item) pairs, users or items.
 
-    users    cold users: nothing of them is learned from, but a query knows what its user chose before it (a log with times)
+    users    cold users: nothing of them is learned from, but a query knows what its user chose before it; without times, all else it chose
     items    cold items: none of them is a positive in training. A log whose seeds or histories are columns of its own may still
              show one there, as online.
     Whether a unit is held out does not depend on the order of the rows. Raises DataError where no column tells the units apart.
