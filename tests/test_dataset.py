@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 import shortlist
 from shortlist.catalogue import Catalogue
 from shortlist.config import config_from_tree
-from shortlist.dataset import Dataset, Examples, derived_histories, make_dataset, open_examples
+from shortlist.dataset import Dataset, Examples, make_dataset, open_examples
 from shortlist.errors import ConfigError
 from shortlist.features.arrays import flat_arrays
 from shortlist.files import Places
+from shortlist.histories import derived_histories
 from shortlist.log import EventLog
 from shortlist.project import Project, open_project
 from shortlist.protocols.holdout import holdout_split, leave_last_split

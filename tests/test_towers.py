@@ -14,7 +14,8 @@ from torch import nn
 from shortlist.dataset import Dataset
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.layers import NORM_FLOOR, normalise
-from shortlist.towers import batch_table_rows, embed, initial_tables
+from shortlist.tower_inputs import beside
+from shortlist.towers import batch_table_rows, initial_tables, lookups
 from shortlist.train import Trainer
 
 D = 11  # hidden = [19, 11]
@@ -55,8 +56,14 @@ def unit(x: np.ndarray) -> np.ndarray:
     return scaled
 
 
+def inputs(columns: dict[str, FeatureArray], tables: dict[str, torch.Tensor], side: str) -> torch.Tensor:
+    """What a tower sees of the columns."""
+    rows = len(next(iter(columns.values())))
+    return beside(lookups(columns, tables, side), rows=rows, kind=torch.float32)
+
+
 def item_inputs(made: Trainer, dataset: Dataset) -> np.ndarray:
-    return torch.cat(embed(dataset.item_features, made.learner.tables.weights, "item"), dim=1).double().numpy()
+    return inputs(dataset.item_features, made.learner.tables.weights, "item").double().numpy()
 
 
 # --- lookups
@@ -65,14 +72,12 @@ def item_inputs(made: Trainer, dataset: Dataset) -> np.ndarray:
 def test_an_embedded_bag_is_the_weighted_sum_of_its_rows() -> None:
     table = torch.tensor([[1.0, 0.0], [0.0, 10.0], [5.0, 5.0]])
     bag = Bag(np.array([0, 1, 2], np.int32), np.array([0, 2, 3]), np.array([0.5, 0.25, 2.0], np.float32))
-    (pieces,) = embed({"tags": bag}, {"item/tags": table}, "item")
-    assert pieces.tolist() == [[0.5, 2.5], [10.0, 10.0]]
+    assert inputs({"tags": bag}, {"item/tags": table}, "item").tolist() == [[0.5, 2.5], [10.0, 10.0]]
 
 
 def test_features_stand_side_by_side_in_their_order() -> None:
     columns: dict[str, FeatureArray] = {"a": Ids(np.array([1, 0], np.int32)), "b": Dense(np.array([[7.0, 8.0], [9.0, 6.0]], np.float32))}
-    pieces = embed(columns, {"user/a": torch.tensor([[1.0], [2.0]])}, "user")
-    assert torch.cat(pieces, dim=1).tolist() == [[2.0, 7.0, 8.0], [1.0, 9.0, 6.0]]
+    assert inputs(columns, {"user/a": torch.tensor([[1.0], [2.0]])}, "user").tolist() == [[2.0, 7.0, 8.0], [1.0, 9.0, 6.0]]
 
 
 def test_looked_up_rows_of_a_fresh_table_have_a_length_of_about_one(built: Built) -> None:

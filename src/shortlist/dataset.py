@@ -21,7 +21,7 @@ from shortlist.config import Config, FeatureSettings, feature_settings
 from shortlist.errors import ConfigError, DataError
 from shortlist.features.arrays import FeatureArray, columns_from_flat, flat_arrays
 from shortlist.features.encoder import TableEncoder, fit_encoder
-from shortlist.histories import Histories, derived_histories, histories_by_user, instants, other_choices
+from shortlist.histories import Histories, histories_by_user, instants, other_choices
 from shortlist.id_places import row_blocks
 from shortlist.log import EventLog
 from shortlist.project import Project, feature_column
@@ -29,7 +29,6 @@ from shortlist.protocols.split import Split, asking_role
 from shortlist.queries import NONE_ROW, Queries, QueryEncoder, without_seed
 from shortlist.user_order import user_order
 
-__all__ = ["Dataset", "Examples", "assemble_dataset", "count_rows", "derived_histories", "make_dataset", "open_examples"]
 CONTEXT = "context."  # before the names of context features
 BAG_OFFSETS, BAG_VALUES = ".bag.offsets", ".bag.values"
 

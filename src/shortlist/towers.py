@@ -295,11 +295,6 @@ def lookups(
     return pieces
 
 
-def embed(columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], side: str) -> list[torch.Tensor]:
-    """The looked-up features, each (n, width), in order."""
-    return [piece if isinstance(piece, torch.Tensor) else piece.looked_up() for piece in lookups(columns, tables, side)]
-
-
 def bag_tensors(bag: Bag) -> BagTensors:
     """The bag's arrays as they enter the sums, without a copy but of the offsets."""
     return torch.from_numpy(bag.values), torch.from_numpy(bag.offsets.astype(np.int32)), torch.from_numpy(bag.weights)
