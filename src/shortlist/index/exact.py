@@ -150,7 +150,8 @@ class ExactIndex(Index):
         penalty  (M,), -inf for those that may not come back, else 0
         """
         largest = norm * self.largest_norm
-        scores = self.vectors @ query  # (M,)
+        with np.errstate(invalid="ignore"):  # both are finite; BLAS computes in lanes behind the rows too, whose flags numpy reads
+            scores = self.vectors @ query  # (M,)
         if penalty is not None:
             scores += penalty
         if out is not None:
