@@ -47,6 +47,7 @@ ORDER = (
     "features/encoder",
     "features/lookup",
     # the project -> queries and examples
+    "repeats",
     "project",
     "protocols/__init__",
     "protocols/split",

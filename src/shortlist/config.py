@@ -172,7 +172,8 @@ class EvaluateSettings(Section, frozen=True):
     next_items: str | None = None  # release: the next snapshot of [data] items, out of which is retrieved
     ks: tuple[int, ...] = (10, 50, 100)
     baselines: tuple[str, ...] = ("popularity", "co-occurrence")  # names of baselines/fit.py; ["all"] = every one
-    seen_items: Literal["rank", "exclude"] = "rank"  # may a list hold items of the query's own history, or its seed?
+    # may a list hold items of the query's own history, or its seed? Absent: not where the log shows that nobody chooses twice (repeats.py)
+    seen_items: Literal["rank", "exclude"] | None = None
     repeats: Literal["keep", "drop", "apart"] | None = None  # choices of such items; absent: keep, or drop where they are excluded
     bootstrap: int = 1000
     seed: int = 0
@@ -458,7 +459,7 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             "is named, and only there",
         ),
         (
-            evaluate.seen_items == "rank" or evaluate.repeats in (None, "drop"),
+            evaluate.seen_items != "exclude" or evaluate.repeats in (None, "drop"),
             f'evaluate.seen_items = "exclude" leaves no list that could hold a repeat: got repeats = "{evaluate.repeats}"; set "drop" (or '
             'leave it out), or seen_items = "rank"',
         ),

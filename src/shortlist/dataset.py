@@ -23,9 +23,9 @@ from shortlist.features.arrays import FeatureArray, columns_from_flat, flat_arra
 from shortlist.features.encoder import TableEncoder, fit_encoder
 from shortlist.histories import Histories, histories_by_user, instants, other_choices
 from shortlist.id_places import row_blocks
-from shortlist.log import EventLog
+from shortlist.log import EventLog, asking_role
 from shortlist.project import Project, feature_column
-from shortlist.protocols.split import Split, asking_role
+from shortlist.protocols.split import Split
 from shortlist.queries import NONE_ROW, Queries, QueryEncoder, without_seed
 from shortlist.user_order import user_order
 

@@ -90,6 +90,11 @@ class EventLog:
         return replace(self, frame=self.frame[kept], places=self.places.take(kept), left_out=left_out)
 
 
+def asking_role(log: EventLog) -> str | None:
+    """The role that asks: "user", else "seed"; None where the log has neither."""
+    return next((role for role in ("user", "seed") if role in log.frame.columns), None)
+
+
 def read_events(config: Config) -> EventLog:
     """The events of `data.events`, checked, by role, sorted by time.
 

@@ -18,6 +18,7 @@ from shortlist.config import ColumnSettings, Config, FeatureKind, FeatureSetting
 from shortlist.errors import ConfigError, DataError
 from shortlist.files import counted, inner_type, nearest
 from shortlist.log import ROLES, EventLog, read_events
+from shortlist.repeats import with_seen_items
 
 Side = Literal["item", "query"]
 Table = Literal["items", "users", "events", "derived"]
@@ -48,7 +49,7 @@ class FeatureColumn(NamedTuple):
 class Project:
     """Everything a run starts from: tables that fit together, and settings without gaps.
 
-    config       with features proposed where it named none
+    config       with features proposed where it named none, and `evaluate.seen_items` set
     log          the events kept; all their items are in `items`
     left_out     events left out, by reason
     facts        what the tables are like, for printing; counted when somebody asks, which takes as long as reading a large log
@@ -87,13 +88,16 @@ class CountedWhenAsked(Mapping[str, object]):
 def open_project(config: Config) -> Project:
     """The tables of `config`, checked alone and together, with features proposed for a side that names none.
 
+    What else of the settings follows from the log is set as well: may lists hold what a query knows (repeats.py)?
+
     Raises DataError naming file, column and row; ConfigError for a feature without a column, or of a kind its column does not fit.
     """
     read = read_events(config)
     items = read_items(config, read)
     users = read_users(config, read)
     log = _with_known_items(config, read, items)
-    complete = propose_features(log, items, users, config)
+    with_features = propose_features(log, items, users, config)
+    complete = with_seen_items(with_features, log)
     _check_features(complete, log, items, users)
     unknown_items = _unknown_items(read, items) if log is not read else 0
 
@@ -101,7 +105,7 @@ def open_project(config: Config) -> Project:
         across = _facts_across(log, items, users, unknown_items)
         return {**log.facts, **across, "columns_not_used": _columns_not_used(complete, log, items, users)}
 
-    return Project(complete, log, items, users, log.left_out, CountedWhenAsked(count), proposed=complete != config)
+    return Project(complete, log, items, users, log.left_out, CountedWhenAsked(count), proposed=with_features != config)
 
 
 def propose_features(log: EventLog, items: Catalogue, users: Catalogue | None, config: Config) -> Config:

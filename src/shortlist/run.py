@@ -45,11 +45,10 @@ from shortlist.features.arrays import flat_arrays, ragged_positions
 from shortlist.features.encoder import TableEncoder, open_encoder
 from shortlist.histories import place_in_sets
 from shortlist.id_places import ROWS_AT_ONCE
-from shortlist.log import EventLog
+from shortlist.log import EventLog, asking_role
 from shortlist.mining import open_miner
 from shortlist.parquet_blocks import write_parquet_blocks
 from shortlist.project import Project, derives_other_choices
-from shortlist.protocols.split import asking_role
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
 from shortlist.towers import TwoTower
 from shortlist.train import Trainer, TrainLog

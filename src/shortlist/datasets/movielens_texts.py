@@ -63,7 +63,6 @@ train_days = 30
 test_days = 1
 shifts = 7
 last_day = {last_day}
-seen_items = "exclude"  # a film is rated once: lists need not hold what was rated before
 """
 
 

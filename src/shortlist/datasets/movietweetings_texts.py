@@ -51,7 +51,6 @@ train_days = 30
 test_days = 1
 shifts = 7
 last_day = {last_day}  # the last full day: the snapshot was taken in the course of the next
-seen_items = "exclude"  # a film is rated once: lists need not hold what was rated before
 """
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from shortlist.config import HoldoutUnit
 from shortlist.errors import DataError
-from shortlist.log import EventLog
-from shortlist.protocols.split import Split, asking_role
+from shortlist.log import EventLog, asking_role
+from shortlist.protocols.split import Split
 
 
 def holdout_split(log: EventLog, unit: HoldoutUnit, fraction: float, seed: int) -> Split:

@@ -11,9 +11,9 @@ import numpy as np
 from shortlist.catalogue import Catalogue
 from shortlist.config import Config
 from shortlist.errors import DataError
-from shortlist.log import EventLog
+from shortlist.log import EventLog, asking_role
 from shortlist.project import open_project
-from shortlist.protocols.split import Split, asking_role
+from shortlist.protocols.split import Split
 
 
 def release_split(log: EventLog, config: Config) -> Split:

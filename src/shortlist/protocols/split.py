@@ -51,8 +51,3 @@ def checked(split: Split, advice: str) -> Split:
             f"split {split.name} needs events on both sides: got {learned} to learn from and {tested} to test; check [evaluate] {advice}"
         )
     return split
-
-
-def asking_role(log: EventLog) -> str | None:
-    """The role that asks: "user", else "seed"; None where the log has neither."""
-    return next((role for role in ("user", "seed") if role in log.frame.columns), None)
