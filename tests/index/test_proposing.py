@@ -106,6 +106,48 @@ def test_eligible_rows_that_lie_far_from_the_query_are_found_all_the_same(
 
 
 @every_kind
+def test_a_short_answer_looks_into_twice_as_many_partitions_before_the_next_effort(
+    kind: type[ProposingIndex], built: dict[Any, ProposingIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition holds 75 rows on average, so for 100 of them one is mostly too few, and forty are far too many."""
+    index, tried = built[kind].with_efforts([Effort(100, 1, 150), Effort(320, 40, 700)]), []
+    propose = index.propose
+
+    def noted(query: np.ndarray, count: int, searched: int) -> np.ndarray:
+        rows = propose(query, count, searched)
+        tried.append((searched, count, len(rows)))
+        return rows
+
+    monkeypatch.setattr(index, "propose", noted)
+    longest = 0
+    for query in QUERIES:
+        tried.clear()
+        assert (index.search_one(query, 100)[0] >= 0).all()
+        assert [searched for searched, _, _ in tried] == [1, 2, 4, 8, 16][: len(tried)]
+        assert all(count == 150 for _, count, _ in tried)
+        assert all(found < 100 for _, _, found in tried[:-1]) and tried[-1][2] >= 100
+        longest = max(longest, len(tried))
+    assert longest > 1  # at least one query needed it
+
+
+@every_kind
+def test_where_more_partitions_cannot_help_the_next_effort_is_taken(
+    kind: type[ProposingIndex], built: dict[Any, ProposingIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, tried = built[kind].with_efforts([Effort(100, 12, 100), Effort(320, 40, 700)]), []
+    propose = index.propose
+    monkeypatch.setattr(index, "propose", lambda query, count, searched: tried.append((searched, count)) or propose(query, count, searched))
+    best, _ = index.exact.search(QUERIES[:1], 30)
+    assert (index.search_one(QUERIES[0], 60, exclude=best[0])[0] >= 0).all()  # 100 proposed of which some 30 are left out: enough
+    assert tried == [(12, 100)]
+    tried.clear()
+    mask = np.ones(SIZE, bool)
+    mask[index.exact.search(QUERIES[:1], 60)[0][0]] = False
+    assert (index.search_one(QUERIES[0], 60, eligible=mask)[0] >= 0).all()
+    assert tried == [(12, 100), (40, 700)]  # 100 rows were proposed, so twice 12 partitions would propose 100 as well
+
+
+@every_kind
 @pytest.mark.parametrize("count", [5, 50, 300, 4000, SIZE - 7, SIZE])
 def test_long_exclusions_of_the_best_rows_leave_no_short_list(
     kind: type[ProposingIndex], built: dict[Any, ProposingIndex], count: int

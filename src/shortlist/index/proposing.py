@@ -207,25 +207,29 @@ class ProposingIndex(Index):
         """Nothing comes back: the library holds what `_save_library` wrote. Raises BundleError for files it cannot read."""
 
     def _found(self, query: Float32s, norm: float, k: int, out: Rows | None, allowed: Eligible | None) -> tuple[Rows, Float32s] | None:
-        """(rows, scores), each (k,), from the least effort that finds so many; None where none does."""
+        """(rows, scores), each (k,), from the least effort that finds so many, or that many partitions more; None where none does."""
         largest, wanted = norm * self.exact.largest_norm, k
         if out is not None:
             wanted += min(len(out), k)  # what is left out is often the very best; longer lists are mostly elsewhere
         if allowed is not None:
             wanted = self._depth_among(wanted, len(allowed))
         excluded = None if out is None or not len(out) else row_mask(out, self.size)
-        for effort in self._efforts(wanted):
-            rows = self.propose(query, effort.rescored, effort.searched)
-            depth = effort.depth
-            if allowed is not None:
-                proposed = len(rows)
-                rows = rows[allowed.mask[rows]]
-                depth = depth * len(rows) // max(proposed, 1)  # beyond its depth an effort promises nothing, nor its share of it
-            if excluded is not None and depth:
-                rows = leading(query, self._vectors, rows, depth, largest)
-                rows = rows[~excluded[rows]]
-            if min(len(rows), depth) >= k:
-                return best_of_rows(query, self._vectors, rows, k, largest)
+        efforts = list(self._efforts(wanted))
+        for effort, end in zip(efforts, [*(effort.searched for effort in efforts[1:]), self.leaves], strict=False):
+            # Where the likeliest partitions are small, a few more of them are enough; the next effort may look into fifty times as many.
+            for searched in _doubling(effort.searched, end):
+                rows = self.propose(query, effort.rescored, searched)
+                proposed, depth = len(rows), effort.depth
+                if allowed is not None:
+                    rows = rows[allowed.mask[rows]]
+                    depth = depth * len(rows) // max(proposed, 1)  # beyond its depth an effort promises nothing, nor its share of it
+                if excluded is not None and depth:
+                    rows = leading(query, self._vectors, rows, depth, largest)
+                    rows = rows[~excluded[rows]]
+                if min(len(rows), depth) >= k:
+                    return best_of_rows(query, self._vectors, rows, k, largest)
+                if proposed == effort.rescored:
+                    break  # more partitions would propose other rows, not more
         return None
 
     def _depth_among(self, k: int, eligible: int) -> int:
@@ -265,6 +269,13 @@ def default_effort(size: int, leaves: int, settings: IndexSettings) -> Effort:
         searched=min(leaves, settings.searched or math.ceil(leaves / 10)),
         rescored=rescored,
     )
+
+
+def _doubling(first: int, end: int) -> Iterator[int]:
+    """`first`, and its doubles below `end`."""
+    yield first
+    while first and (first := 2 * first) < end:
+        yield first
 
 
 def row_mask(rows: Rows, size: int) -> NDArray[np.bool_]:
