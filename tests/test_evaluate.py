@@ -77,6 +77,20 @@ def test_excluding_seen_items_lifts_the_rank_and_counts_the_repeats() -> None:
     assert rank_positives(retriever, everything, 5, settings_of(ks=(4,))).rank.tolist() == [2, 3, 4]
 
 
+def test_excluding_the_seed_leaves_the_history_where_it_is() -> None:
+    dataset, retriever = dataset_of([1, 1, 1, 1, 1], [0]), Scores(np.arange(5, dtype=np.float32))  # best first: 4, 3, 2, 1, 0
+    # query 0 asks for its own history, query 1 for its seed, query 2 for item 1 having seen 2 and looking at 4
+    examples = examples_of([3, 2, 1], seeds=[-1, 2, 4], histories=[[3], [], [2]], askers=[7, 8, 9])
+    settings = settings_of(seen_items="exclude_seed", ks=(4,))
+    kept, tested = queries_to_test(dataset, examples, settings, "day")
+    assert (kept.item_row.tolist(), tested.repeats_left_out, treatment_of_repeats(settings)) == ([3, 1], 1, "keep")
+    assert rank_positives(retriever, kept, 5, settings).rank.tolist() == [2, 3]
+    new, _ = queries_to_test(dataset, examples, settings_of(seen_items="exclude_seed", repeats="drop"), "day")
+    assert new.item_row.tolist() == [1]
+    _, apart = queries_to_test(dataset, examples, settings_of(seen_items="exclude_seed", repeats="apart"), "day")
+    assert apart.slices["repeats"].tolist() == [True, False]
+
+
 def test_a_split_of_repeats_alone_is_an_error_and_not_a_mean_of_nothing() -> None:
     with pytest.raises(DataError, match=r"split day needs a query to test: got none, 2 left out .* seen_items \(now \"exclude\"\)"):
         queries_to_test(dataset_of([1, 1], [0]), examples_of([0, 1], histories=[[0], [1]]), settings_of(seen_items="exclude"), "day")

@@ -181,8 +181,8 @@ class EvaluateSettings(Section, frozen=True):
     next_items: str | None = None  # release: the next snapshot of [data] items, out of which is retrieved
     ks: tuple[int, ...] = (10, 50, 100)
     baselines: tuple[str, ...] = ("popularity", "co-occurrence")  # names of baselines/fit.py; ["all"] = every one
-    # may a list hold items of the query's own history, or its seed? Absent: not where the log shows that nobody chooses twice (repeats.py)
-    seen_items: Literal["rank", "exclude"] | None = None
+    # may a list hold items that the query knows, or must it leave out the seed, or history and seed? Absent: as the log does (repeats.py)
+    seen_items: Literal["rank", "exclude_seed", "exclude"] | None = None
     repeats: Literal["keep", "drop", "apart"] | None = None  # choices of such items; absent: keep, or drop where they are excluded
     bootstrap: int = 1000
     seed: int = 0

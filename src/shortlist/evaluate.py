@@ -92,16 +92,14 @@ def queries_to_test(dataset: Dataset, examples: Examples, settings: EvaluateSett
     """The examples that count under `settings.repeats`, and what is known of them. Raises DataError where none is left.
 
     A choice with a reward of 0 is no right answer and is not tested. A repeat is the choice of an item that the query already
-    knew. Where lists cannot hold such items (seen_items = "exclude"), repeats are never tested: they could not be hit.
+    knew. The choice of an item that lists cannot hold (`unlisted`) is never tested: it could not be hit.
     """
     rewarded = examples.weight > 0
     unrewarded = int((~rewarded).sum())
     examples = examples.take(np.flatnonzero(rewarded))
-    repeat = is_repeat(examples)
-    dropped = 0
-    if treatment_of_repeats(settings) == "drop":
-        dropped = int(repeat.sum())
-        examples = examples.take(np.flatnonzero(~repeat))
+    tested_rows = np.flatnonzero(is_tested(examples, settings))
+    dropped = len(examples) - len(tested_rows)
+    examples = examples.take(tested_rows)
     if not len(examples):
         raise DataError(
             f"split {split} needs a query to test: got none, {dropped} left out as known to the query, {unrewarded} for a reward of 0; "
@@ -109,6 +107,7 @@ def queries_to_test(dataset: Dataset, examples: Examples, settings: EvaluateSett
         )
     slices = slices_of(dataset, examples)
     if treatment_of_repeats(settings) == "apart":
+        repeat = is_repeat(examples)
         slices |= {"repeats": repeat, "new choices": ~repeat}
     tested = Tested(
         split=split,
@@ -134,9 +133,30 @@ def seen_items(queries: Queries) -> list[NDArray[np.int64]]:
     return [np.append(queries.history(query), queries.seed_row[query]).astype(np.int64) for query in range(len(queries))]
 
 
+def unlisted(queries: Queries, settings: EvaluateSettings) -> list[NDArray[np.int64]] | None:
+    """For each query the item rows that no list may hold, by `settings.seen_items`; None where lists may hold all."""
+    if settings.seen_items == "exclude":
+        return seen_items(queries)
+    if settings.seen_items == "exclude_seed":
+        return list(queries.seed_row.astype(np.int64)[:, None])
+    return None
+
+
 def is_repeat(examples: Examples) -> NDArray[np.bool_]:
     """(N,) whether the item chosen is one that its query already knew."""
-    return np.array([item in seen for item, seen in zip(examples.item_row, seen_items(examples.queries), strict=True)], bool)
+    return _is_among(examples, seen_items(examples.queries))
+
+
+def is_tested(examples: Examples, settings: EvaluateSettings) -> NDArray[np.bool_]:
+    """(N,) whether the choice counts: no item that lists cannot hold, and no repeat where those are dropped."""
+    if treatment_of_repeats(settings) == "drop":
+        return ~is_repeat(examples)
+    never = unlisted(examples.queries, settings)
+    return np.ones(len(examples), bool) if never is None else ~_is_among(examples, never)
+
+
+def _is_among(examples: Examples, rows: list[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    return np.array([item in some for item, some in zip(examples.item_row, rows, strict=True)], bool)
 
 
 def rank_positives(
@@ -158,7 +178,7 @@ def rank_positives(
     ranks, lists = [], []
     for start in range(0, len(examples), _BLOCK):
         block = examples.take(np.arange(start, min(start + _BLOCK, len(examples))))
-        exclude = seen_items(block.queries) if settings.seen_items == "exclude" else None
+        exclude = unlisted(block.queries, settings)
         rows, scores = retriever.retrieve(block.queries, longest, exclude)
         ranks.append(pessimistic_rank(rows, scores, block.item_row.astype(np.int64), corpus_size))
         lists.append(rows)

@@ -58,7 +58,7 @@ def evaluation_table(tested: Sequence[Tested], ranked: Sequence[Sequence[Ranked]
         **({"days": settings.days} if settings.protocol == "rolling" else {}),
         "corpus_size": len(tested[0].items),
         "queries": len(queries.weight),
-        "seen_items": settings.seen_items,
+        "seen_items": settings.seen_items or "rank",
         "repeats": treatment_of_repeats(settings),
         "ties": "count against the model",
         "interval": f"95 %, bootstrap over users{' and training seeds' if len(seeds) > 1 else ''}, {settings.bootstrap} resamples",

@@ -25,7 +25,7 @@ from shortlist.baselines.scored_corpus import ScoredCorpus
 from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples
 from shortlist.disk import write_whole
-from shortlist.evaluate import Ranked, Retriever, rank_positives, seen_items
+from shortlist.evaluate import Ranked, Retriever, rank_positives, unlisted
 
 LISTED = 10  # results of a query that is shown as an example
 
@@ -50,8 +50,7 @@ def judge(retriever: Retriever, corpus: Dataset, examples: Examples, shown: NDAr
     contents = item_texts(window_of(corpus, config)) if content_columns(config) else None
     ranked = rank_positives(retriever, examples, size, settings, item_counts=corpus.item_counts, vectors=contents)
     queries = examples.queries.take(shown)
-    exclude = seen_items(queries) if settings.seen_items == "exclude" else None
-    rows, scores = retriever.retrieve(queries, min(LISTED, size), exclude)
+    rows, scores = retriever.retrieve(queries, min(LISTED, size), unlisted(queries, settings))
     return Judged(ranked, shown, rows, scores)
 
 

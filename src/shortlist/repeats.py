@@ -1,10 +1,12 @@
-"""Is the same item chosen again by the same asker? Of films, hardly ever; of groceries, every week.
+"""Is the same item chosen again by the same asker? Of films, hardly ever; of groceries, every week, but not twice in a row.
 
-The answer decides whether lists are judged with the items that a query already knows (`evaluate.seen_items`): where nothing
-is chosen twice, such items are wrong answers that every model would list first.
+The answer decides whether lists are judged with the items that a query already knows (`evaluate.seen_items`): where they are
+not chosen again, such items are wrong answers that every model would list first.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -18,36 +20,56 @@ _ENOUGH = 100  # choices that could have been repeats; fewer prove nothing
 _SAMPLED = 1_000_000  # events looked at, of whole askers
 
 
+class Repeats(NamedTuple):
+    """What a log, or a sample of its askers, shows; None where it does not show enough.
+
+    of_any    among the choices of askers who had chosen before: the share of an item that this asker had chosen
+    of_seed   among the choices with a seed, or else with one before them: the share of this very item
+    """
+
+    of_any: float | None
+    of_seed: float | None
+
+
 def with_seen_items(config: Config, log: EventLog) -> Config:
     """The config with `evaluate.seen_items` set where it is absent.
 
-    "exclude" where, among choices whose asker had chosen before, less than FEW_REPEATS are of an item that this asker had chosen;
-    "rank" where more are, where the log is too small to tell, where nobody is named as asking, and where `evaluate.repeats` keeps repeats.
+    "exclude" where less than FEW_REPEATS of the choices repeat what the asker had chosen (and `evaluate.repeats` does not keep them),
+    else "exclude_seed" where less than that repeat the seed, or the choice just before. "rank" where more do, and where the log is
+    too small to tell.
     """
     settings = config.evaluate
     if settings.seen_items is not None:
         return config
-    share = repeat_share(log) if settings.repeats in (None, "drop") else None
-    seen_items = "exclude" if share is not None and share < FEW_REPEATS else "rank"
+    found = repeats_of(log)
+    seen_items = "rank"
+    if settings.repeats in (None, "drop") and found.of_any is not None and found.of_any < FEW_REPEATS:
+        seen_items = "exclude"
+    elif found.of_seed is not None and found.of_seed < FEW_REPEATS:
+        seen_items = "exclude_seed"
     return msgspec.structs.replace(config, evaluate=msgspec.structs.replace(settings, seen_items=seen_items))
 
 
-def repeat_share(log: EventLog) -> float | None:
-    """The share of repeats among the choices of askers who had chosen before, in the log or a sample of its askers.
-
-    None where nobody is named as asking, and where fewer than _ENOUGH choices could have been repeats.
-    """
+def repeats_of(log: EventLog) -> Repeats:
+    """How often what was chosen is chosen again."""
     role = asking_role(log)
     if role is None:
-        return None
-    pairs = _pairs_of_some(log.frame, role)
-    could_be = pairs.height - pairs[role].n_unique()
-    return None if could_be < _ENOUGH else (pairs.height - pairs.n_unique()) / could_be
+        return Repeats(None, None)
+    choices = _choices_of_some(log.frame, role)
+    pairs = choices.select(role, "item")
+    again = pairs.height - pairs.n_unique()
+    before = pl.col("seed") if "seed" in choices.columns else pl.col("item").shift().over(role)  # in the order of the log
+    of_seed = choices.select((pl.col("item") == before).alias("again")).drop_nulls()["again"]
+    return Repeats(_share(again, pairs.height - pairs[role].n_unique()), _share(int(of_seed.sum()), len(of_seed)))
 
 
-def _pairs_of_some(frame: pl.DataFrame, role: str) -> pl.DataFrame:
-    """(asker, item) of every event of some askers, drawn by their hashes: about _SAMPLED events of a large log, else all."""
+def _choices_of_some(frame: pl.DataFrame, role: str) -> pl.DataFrame:
+    """Every event of some askers, drawn by their hashes, as asker, item and seed: about _SAMPLED events of a large log, else all."""
     one_of = max(1, frame.height // _SAMPLED)
     is_drawn = pl.col(role).is_not_null() & ((pl.col(role).hash(seed=0) % one_of == 0) if one_of > 1 else pl.lit(True))
-    pairs = frame.select(role, "item")
-    return pl.concat([pairs[rows].filter(is_drawn) for rows in row_blocks(frame.height)] or [pairs])
+    choices = frame.select(*dict.fromkeys((role, "item", *(("seed",) if "seed" in frame.columns else ()))))
+    return pl.concat([choices[rows].filter(is_drawn) for rows in row_blocks(frame.height)] or [choices])
+
+
+def _share(repeats: int, choices: int) -> float | None:
+    return repeats / choices if choices >= _ENOUGH else None

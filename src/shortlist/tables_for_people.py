@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a table needs only their facts
     from shortlist.project import Project
 
 _SHOWN_METRICS = ("recall", "ndcg")  # the others are in --json
+_SEEN = {"rank": "seen items may be listed", "exclude_seed": "the seed left out", "exclude": "seen items left out"}
 _WITH_INTERVALS = 3  # models side by side
 _FILE_WIDTH = 110
 
@@ -57,7 +58,7 @@ def print_evaluation(table: dict[str, Any]) -> None:
     span = splits[0]["name"] if len(splits) == 1 else f"{splits[0]['name']} ... {splits[-1]['name']}, mean of {len(splits)}"
     console.print(
         f"{table['protocol']} ({span}); {table['queries']:,} queries over all {table['corpus_size']:,} items; ties {table['ties']}; "
-        f"seen items {'may be listed' if table['seen_items'] == 'rank' else 'left out'}; {table['interval']}",
+        f"{_SEEN[table['seen_items']]}; {table['interval']}",
         highlight=False,
     )
     names = [name for name in next(iter(table["models"].values())) if name.split("@")[0] in _SHOWN_METRICS]

@@ -73,7 +73,7 @@ def obstacle_to_histories(window: Window) -> str | None:
 
 def seen_steps(window: Window) -> Steps:
     """Whether items that the query shows come last, where the evaluation does not say: it never leaves out a seed's own choices."""
-    return (SEEN_LAST,) if window.seeds_ask or window.config.evaluate.seen_items == "rank" else ()
+    return (SEEN_LAST,) if window.seeds_ask or window.config.evaluate.seen_items != "exclude" else ()
 
 
 def scored_corpus(name: str, window: Window, settings: Settings, score: Callable[..., Scores]) -> ScoredCorpus:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shortlist.baselines.chosen_by import Window
 from shortlist.baselines.scored_corpus import ScoredCorpus
 from shortlist.dataset import Examples
-from shortlist.evaluate import is_repeat, seen_items, treatment_of_repeats
+from shortlist.evaluate import is_tested, unlisted
 
 VALIDATION_SHARE = 0.05
 MOST_QUERIES = 2000  # that a setting is judged on
@@ -37,7 +37,7 @@ def tuned(window: Window, fitter: Callable[[Window], Fitter], steps: Steps) -> S
     settings = {name: values[0] for name, values in reversed(steps)}
     if len(held):
         fit, k = fitter(window.only(fitted)), max(window.config.evaluate.ks)
-        exclude = seen_items(examples.queries) if window.config.evaluate.seen_items == "exclude" else None
+        exclude = unlisted(examples.queries, window.config.evaluate)
         settings = greedy(settings, steps, lambda tried: recall(fit(tried), examples, k, exclude))
     return replace(fitter(window)(settings), settings={**settings, "tuned_on": len(held)})
 
@@ -65,8 +65,7 @@ def hold_out(window: Window) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     train = window.train
     held = _newest(train) if window.has_time else _random_pairs(train)
     judged = np.flatnonzero(held)
-    if treatment_of_repeats(window.config.evaluate) == "drop":
-        judged = judged[~is_repeat(train.take(judged))]
+    judged = judged[is_tested(train.take(judged), window.config.evaluate)]
     spread = np.linspace(0, max(len(judged) - 1, 0), min(len(judged), MOST_QUERIES)).astype(np.intp)
     fitted = np.flatnonzero(~held)
     return fitted, judged[spread] if len(fitted) else judged[:0]

@@ -18,6 +18,7 @@ _PROTOCOLS = {
 _SEEN = {
     "rank": "Lists may hold items that the query already knew.",
     "exclude": "Items that the query already knew were left out of the lists.",
+    "exclude_seed": "The item that the query looks at was left out of the list, and not tested; items of the history were not left out.",
 }
 _REPEATS = {
     "keep": "Choices of items that the query already knew were tested like all others.",

@@ -150,7 +150,7 @@ def heading(results: Results) -> dict[str, Any]:
         "queries": len(results.weight),
         "corpus_size": len(tested[0].items),
         "slice_queries": {name: int(mask.sum()) for name, mask in results.slices.items()},
-        "seen_items": settings.seen_items,
+        "seen_items": settings.seen_items or "rank",
         "ties": "count against the model",
         "intervals": f"95 %; means: over seeds, Student's t; differences: bootstrap over users x seeds, {settings.bootstrap} resamples",
         "commits": results.outcome.commits,
