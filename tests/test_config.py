@@ -350,7 +350,7 @@ def test_what_depends_on_the_size_of_the_log_is_set_where_it_is_absent() -> None
 
 def test_vectors_are_shorter_for_a_large_corpus_where_no_length_is_set() -> None:
     config = config_from_tree({"data": {"events": "e"}, "columns": {"item": "i"}})
-    assert for_log(config, 7, LARGE_CORPUS - 1).model.widths == (512, 256)
+    assert for_log(config, 7, LARGE_CORPUS - 1).model.widths == (512, 384)
     assert for_log(config, 7, LARGE_CORPUS).model.widths == (512, 128)
     assert for_log(overridden(config, ["model.hidden=[19, 11]"]), 7, LARGE_CORPUS).model.widths == (19, 11)
     with pytest.raises(ValueError, match=r"model\.hidden must be resolved: call for_log"):

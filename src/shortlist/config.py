@@ -23,7 +23,7 @@ from shortlist.errors import ConfigError
 LossDesign = Literal["expected_count", "all_corrected", "inclusion", "paper_literal", "uncorrected"]
 Mask = Literal["item", "same_query", "known"]
 SMALL_LOG = 30_000  # examples; such logs are learned more softly, and their sessions both ways
-LARGE_CORPUS = 100_000  # items; from here on vectors are half as long, for the sake of what searches them
+LARGE_CORPUS = 100_000  # items; from here on vectors are a third as long, for the sake of what holds and searches them
 FeatureKind = Literal["id", "category", "categories", "text", "number", "vector", "item", "items"]
 DayCount = Literal["calendar", "active"]
 HoldoutUnit = Literal["rows", "pairs", "users", "items"]
@@ -82,7 +82,7 @@ class ModelSettings(Section, frozen=True):
     """The two towers."""
 
     embedding_dim: int = 64
-    # ReLU between, none on top; the last is the dimension of the vectors. Absent: 512, then 256, or 128 for a large corpus (for_log)
+    # ReLU between, none on top; the last is the dimension of the vectors. Absent: 512, then 384, or 128 for a large corpus (for_log)
     hidden: tuple[int, ...] | None = None
     temperature: float | None = None  # absent: .1, or .25 for a small log (for_log), which wants a softer softmax
     learn_temperature: bool = False
@@ -287,7 +287,7 @@ def for_log(config: Config, examples: int, corpus_size: int) -> Config:
         low, high = model.temperature_bounds
         model = msgspec.structs.replace(model, temperature=min(max(0.25 if is_small else 0.1, low), high))
     if model.hidden is None:
-        model = msgspec.structs.replace(model, hidden=(512, 128 if corpus_size >= LARGE_CORPUS else 256))
+        model = msgspec.structs.replace(model, hidden=(512, 128 if corpus_size >= LARGE_CORPUS else 384))
     if model.history_dropout is None:
         model = msgspec.structs.replace(model, history_dropout=0.0 if is_small else 0.3)
     if train.both_ways_within is None:

@@ -7,6 +7,7 @@ from typing import Any
 from shortlist.study.tables import Results
 
 MLP, BATCH, MNS = "MLP, sampled softmax", "two-tower, batch negatives", "two-tower, MNS"
+TOWERS, MLP_WIDTHS = (512, 128), (1024, 128)  # hidden layers; the last is the length of the vectors
 
 TABLE1 = {
     MLP: {"recall@10": 0.4283, "recall@50": 0.7226, "recall@100": 0.8351},

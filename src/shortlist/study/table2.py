@@ -1,7 +1,7 @@
 """The paper's Table 2: more and more uniform negatives B', at fixed B as in the paper, and at fixed B + B'.
 
 At fixed B a row meets more negatives with every step, and a step costs more. At fixed B + B' it meets as many in all: what
-changes is where they come from. Then the batch is smaller and a pass has more steps.
+changes is where they come from. Then the batch is smaller and a pass has more steps. Hidden layers are the paper's.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shortlist.study.paper import TABLE2, ratios
+from shortlist.study.paper import TABLE2, TOWERS, ratios
 from shortlist.study.tables import Results, of_model
-from shortlist.study.variants import Study
+from shortlist.study.variants import Changes, Study
 
 BATCH_SIZE = 1024
 INDEX_BATCH_SIZES = (0, 1024, 2048, 4096, 8192, 12_000, 16_384)  # the paper's last is printed as 16000
@@ -42,15 +42,16 @@ def table2(
         for pair in pairs
         if pair[1] > corpus_size
     }
-    variants = {
+    variants: dict[str, Changes] = {
         sizes(*pair): {
+            "model": {"hidden": list(TOWERS)},
             "negatives": {
                 "kind": "mixed",
                 "index_from": "corpus",
                 "replacement": False,
                 "batch_size": pair[0],
                 "index_batch_size": pair[1],
-            }
+            },
         }
         for pair in pairs
         if sizes(*pair) not in left_out

@@ -35,12 +35,12 @@ _DESIGNS: dict[str, Changes] = {
     "uncorrected": {"loss": {"design": "uncorrected"}},
     "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}},
     "sampled-softmax MLP, uniform": {
-        "model": {"item_tower": "table", "hidden": [1024, 128], "singleton_id_dropout": 0.0},
+        "model": {"item_tower": "table", "singleton_id_dropout": 0.0},
         "negatives": {"kind": "sampled", "index_batch_size": 2048, "proposal": "uniform"},
         "loss": {"design": "inclusion"},
     },
     "sampled-softmax MLP, log-uniform": {
-        "model": {"item_tower": "table", "hidden": [1024, 128], "singleton_id_dropout": 0.0},
+        "model": {"item_tower": "table", "singleton_id_dropout": 0.0},
         "negatives": {"kind": "sampled", "index_batch_size": 2048, "proposal": "log_uniform"},
         "loss": {"design": "inclusion"},
     },
