@@ -115,7 +115,7 @@ EVERY: list[tuple[Sections, set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("sections", "streams"), EVERY, ids=str)
+@pytest.mark.parametrize(("sections", "streams"), [pytest.param(*case, id=str(case[0])) for case in EVERY])
 def test_facts_are_finite_and_the_pulls_of_the_streams_that_are_there_add_up_to_one(
     built: Built, sections: Sections, streams: set[str]
 ) -> None:
