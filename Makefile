@@ -24,7 +24,7 @@ demo: $(STAMP)
 	@echo
 	@echo "Ten films for somebody who rated Alien and Blade Runner and looks at The Terminator. Next:"
 	@echo "  $(BIN)/shortlist recommend demo/store --query '{\"user\": 5411}'"
-	@echo "  $(BIN)/shortlist evaluate demo/movielens-1m/shortlist.toml     # all seven days, about 20 minutes"
+	@echo "  $(BIN)/shortlist evaluate demo/movielens-1m/shortlist.toml     # all seven days, 20 to 60 minutes"
 	@echo "  $(BIN)/shortlist train demo/movielens-1m/shortlist.toml --out demo/run"
 	@echo "  $(BIN)/shortlist --help"
 
