@@ -315,4 +315,5 @@ def test_a_project_is_described_in_plain_values(tmp_path: Path) -> None:
     assert {"name": "seed", "kind": "item", "table": "derived", "column": "seed"} in features["query"]
     facts: Any = description["facts"]
     assert facts["first_time"] == facts["last_time"] == "1970-01-01T00:00:10+00:00"
+    assert facts["seen_items"] == "rank" and "share_chosen_again" not in facts  # of two events nothing can be said
     assert feature_settings(open_project(settings(tmp_path)).config.item)["item_id"].kind == "id"

@@ -18,7 +18,7 @@ from shortlist.config import ColumnSettings, Config, FeatureKind, FeatureSetting
 from shortlist.errors import ConfigError, DataError
 from shortlist.files import counted, inner_type, nearest
 from shortlist.log import ROLES, EventLog, read_events
-from shortlist.repeats import with_seen_items
+from shortlist.repeats import repeats_of, with_seen_items
 
 Side = Literal["item", "query"]
 Table = Literal["items", "users", "events", "derived"]
@@ -103,7 +103,8 @@ def open_project(config: Config) -> Project:
 
     def count() -> dict[str, object]:
         across = _facts_across(log, items, users, unknown_items)
-        return {**log.facts, **across, "columns_not_used": _columns_not_used(complete, log, items, users)}
+        unused = {"columns_not_used": _columns_not_used(complete, log, items, users)}
+        return {**log.facts, **across, **_facts_of_repeats(log), "seen_items": complete.evaluate.seen_items, **unused}
 
     return Project(complete, log, items, users, log.left_out, CountedWhenAsked(count), proposed=with_features != config)
 
@@ -351,6 +352,13 @@ def _facts_across(log: EventLog, items: Catalogue, users: Catalogue | None, unkn
         facts["users_without_row"] = _unknown(users, log.frame["user"].unique())
         facts["users_without_event"] = len(users) - int((users.rows_of(log.frame["user"].unique()) >= 0).sum())
     return facts
+
+
+def _facts_of_repeats(log: EventLog) -> dict[str, object]:
+    """What says whether lists may hold what a query knows; a share that the log does not show is absent."""
+    found = repeats_of(log)
+    named = {"share_chosen_again": found.of_any, "share_choosing_their_seed": found.of_seed}
+    return {name: f"{share:.1%}" for name, share in named.items() if share is not None}
 
 
 def _unknown(catalogue: Catalogue, ids: pl.Series) -> int:
