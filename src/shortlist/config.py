@@ -476,7 +476,7 @@ def _refuse_contradictions(config: Config, where: str) -> None:
         (
             evaluate.seen_items != "exclude" or evaluate.repeats in (None, "drop"),
             f'evaluate.seen_items = "exclude" leaves no list that could hold a repeat: got repeats = "{evaluate.repeats}"; set "drop" (or '
-            'leave it out), or seen_items = "rank"',
+            'leave it out), or seen_items = "exclude_seed" or "rank"',
         ),
         (
             evaluate.protocol != "holdout" or evaluate.holdout != "users" or columns.user is not None,

@@ -105,12 +105,9 @@ def test_eligible_rows_that_lie_far_from_the_query_are_found_all_the_same(
     assert same(index.search(query, K, eligible=mask), index.exact.search(query, K, eligible=mask))
 
 
-@every_kind
-def test_a_short_answer_looks_into_twice_as_many_partitions_before_the_next_effort(
-    kind: type[ProposingIndex], built: dict[Any, ProposingIndex], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A partition holds 75 rows on average, so for 100 of them one is mostly too few, and forty are far too many."""
-    index, tried = built[kind].with_efforts([Effort(100, 1, 150), Effort(320, 40, 700)]), []
+def noted_proposals(index: ProposingIndex, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """Grows with every question to the library: (partitions looked into, rows asked for, rows proposed)."""
+    tried: list[tuple[int, int, int]] = []
     propose = index.propose
 
     def noted(query: np.ndarray, count: int, searched: int) -> np.ndarray:
@@ -119,6 +116,16 @@ def test_a_short_answer_looks_into_twice_as_many_partitions_before_the_next_effo
         return rows
 
     monkeypatch.setattr(index, "propose", noted)
+    return tried
+
+
+@every_kind
+def test_a_short_answer_looks_into_twice_as_many_partitions_before_the_next_effort(
+    kind: type[ProposingIndex], built: dict[Any, ProposingIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition holds 75 rows on average, so for 100 of them one is mostly too few, and forty are far too many."""
+    index = built[kind].with_efforts([Effort(100, 1, 150), Effort(320, 40, 700)])
+    tried = noted_proposals(index, monkeypatch)
     longest = 0
     for query in QUERIES:
         tried.clear()
@@ -134,17 +141,19 @@ def test_a_short_answer_looks_into_twice_as_many_partitions_before_the_next_effo
 def test_where_more_partitions_cannot_help_the_next_effort_is_taken(
     kind: type[ProposingIndex], built: dict[Any, ProposingIndex], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index, tried = built[kind].with_efforts([Effort(100, 12, 100), Effort(320, 40, 700)]), []
-    propose = index.propose
-    monkeypatch.setattr(index, "propose", lambda query, count, searched: tried.append((searched, count)) or propose(query, count, searched))
+    index = built[kind].with_efforts([Effort(100, 12, 100), Effort(320, 40, 700)])
+    tried = noted_proposals(index, monkeypatch)
     best, _ = index.exact.search(QUERIES[:1], 30)
     assert (index.search_one(QUERIES[0], 60, exclude=best[0])[0] >= 0).all()  # 100 proposed of which some 30 are left out: enough
-    assert tried == [(12, 100)]
+    assert [searched for searched, _, _ in tried] == [12]
     tried.clear()
-    mask = np.ones(SIZE, bool)
+    mask = np.ones(SIZE, bool)  # without the best 60, of 100 proposed too few are left, and twice 12 partitions would propose 100 as well
     mask[index.exact.search(QUERIES[:1], 60)[0][0]] = False
     assert (index.search_one(QUERIES[0], 60, eligible=mask)[0] >= 0).all()
-    assert tried == [(12, 100), (40, 700)]  # 100 rows were proposed, so twice 12 partitions would propose 100 as well
+    assert [(searched, count) for searched, count, _ in tried] == [
+        (12, 100),
+        (40, 700),
+    ]
 
 
 @every_kind

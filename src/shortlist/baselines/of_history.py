@@ -72,7 +72,7 @@ def obstacle_to_histories(window: Window) -> str | None:
 
 
 def seen_steps(window: Window) -> Steps:
-    """Whether items that the query shows come last, where the evaluation does not say: it never leaves out a seed's own choices."""
+    """Whether items that the query shows come last, where lists may hold them: a seed's own choices always, if queries do not show them."""
     return (SEEN_LAST,) if window.seeds_ask or window.config.evaluate.seen_items != "exclude" else ()
 
 
