@@ -35,9 +35,9 @@ from shortlist.both_ways import examples_to_learn
 from shortlist.calibration import calibrate
 from shortlist.config import Config, for_log, load_config
 from shortlist.dataset import Dataset, Examples, make_dataset
-from shortlist.encode import full_corpus_loss
 from shortlist.evaluate import asked_queries, rank_positives
 from shortlist.features.arrays import FeatureArray, flat_arrays
+from shortlist.held_out import HeldOut, held_out
 from shortlist.learned import LearnedRetriever
 from shortlist.metrics.ranking import recall_at
 from shortlist.project import open_project
@@ -56,8 +56,8 @@ class Reached(Exception):
 class Judge:
     """A train log that stops the clock now and then, and judges what has been learned so far."""
 
-    def __init__(self, trainer: Trainer, dataset: Dataset, parts: tuple[Examples, Examples], test: Examples, config: Config) -> None:
-        self.trainer, self.dataset, self.parts, self.test, self.config = trainer, dataset, parts, test, config
+    def __init__(self, trainer: Trainer, kept: HeldOut, test: Examples, config: Config) -> None:
+        self.trainer, self.dataset, self.kept, self.test, self.config = trainer, trainer.learner.dataset, kept, test, config
         self.level, self.every, self.seconds, self.curve = 1.0, 50, 0.0, [(0.0, 0.0)]
         self.started = time.perf_counter()
 
@@ -72,7 +72,7 @@ class Judge:
         learner = self.trainer.learner
         kept = {name: value.clone() for name, value in learner.weights().items()}
         before = time.perf_counter()
-        calibrate(learner, self.dataset, *self.parts)
+        calibrate(learner, self.kept, self.config.evaluate)
         calibration = time.perf_counter() - before
         self.curve.append((self.seconds + calibration, recall(self.retriever(), self.dataset, self.test, self.config)))
         learner.load_weights(kept)
@@ -155,11 +155,11 @@ def run_ours(dataset: Dataset, test: Examples, config: Config, level: float, eve
     fit, validation = split_validation(dataset.train, config.train)
     begun = time.perf_counter()
     trainer = Trainer(dataset, examples_to_learn(fit, config), config)
-    judge = Judge(trainer, dataset, (fit, validation), test, config)
+    kept = held_out(dataset, fit, validation, trainer.learner.negatives)
+    judge = Judge(trainer, kept, test, config)
     judge.level, judge.every, judge.started = level, every, begun
-    log_weight = trainer.learner.negatives.log_weight()
     with contextlib.suppress(Reached):
-        trainer.fit(lambda model, tables: full_corpus_loss(model, tables, dataset, validation, log_weight), judge)
+        trainer.fit(kept.loss, judge)
     return judge.curve[1:]
 
 

@@ -1,57 +1,169 @@
-"""How much the towers say beside popularity: planted scales are found, biases are the prior, and nothing else moves."""
+"""Three numbers that held-out choices ask for: planted ones are found, slopes are those of an oracle, what is searched obeys them."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import approx_fprime
 from small_project import small_dataset
 
-from shortlist.calibration import SCALES, calibrate, likeliest_scale
-from shortlist.encode import encode_corpus
+from shortlist import calibration as module
+from shortlist.calibration import Calibration, calibrate, likeliest
+from shortlist.config import Config
+from shortlist.dataset import Dataset
+from shortlist.encode import encode_corpus, encode_queries
+from shortlist.held_out import HeldOut, held_out
 from shortlist.learner import Learner
-from shortlist.prior import Prior, fit_prior
+from shortlist.prior import fit_prior
 from shortlist.run import split_validation
 from shortlist.towers import BIAS
 
+QUERIES, ITEMS, DIM = 4001, 53, 11
 
-@pytest.mark.parametrize("planted", [0.25, 0.8, 2.0])
-def test_a_planted_scale_is_found(planted: float) -> None:
-    random = np.random.default_rng(7)
-    queries, items = random.standard_normal((4001, 11), np.float32), random.standard_normal((53, 11), np.float32)
-    share = random.dirichlet(np.ones(53))
-    logits = planted * (queries @ items.T) / 3.0 + np.log(share)
+
+def planted(calibration: Calibration, queries: int = QUERIES, seed: int = 7) -> tuple[NDArray[np.float32], ...]:
+    """(queries, items, positives, bias, never): choices drawn by the softmax of these three numbers."""
+    random = np.random.default_rng(seed)
+    asked, items = random.standard_normal((queries, DIM), np.float32) / 3, random.standard_normal((ITEMS, DIM), np.float32)
+    bias = np.log(random.dirichlet(np.ones(ITEMS))).astype(np.float32)
+    never = np.arange(ITEMS) % 7 == 3
+    bias[never] = bias.mean()
+    logits = calibration.scale * (asked @ items.T) + calibration.popularity * bias + calibration.level * never
     chosen = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)  # draws by the softmax
-    assert likeliest_scale(queries, items, chosen, Prior(share, {}), 3.0) == pytest.approx(planted, rel=0.12)
+    return asked, items, chosen, bias, never
 
 
-def test_towers_that_know_nothing_get_the_least_say() -> None:
-    random = np.random.default_rng(2)
-    queries, items = random.standard_normal((997, 5), np.float32), 9 * random.standard_normal((31, 5), np.float32)
-    chosen = random.integers(0, 31, 997)
-    assert likeliest_scale(queries, items, chosen, Prior(np.full(31, 1 / 31), {}), 1.0) == pytest.approx(SCALES[0])
+@pytest.mark.parametrize("truth", [Calibration(0.25, 1.0, 0.0), Calibration(0.8, 0.4, -2.0), Calibration(2.0, 1.3, 1.0)], ids=str)
+def test_planted_numbers_are_found(truth: Calibration) -> None:
+    found = likeliest(*planted(truth))
+    assert found.scale == pytest.approx(truth.scale, rel=0.12)
+    assert found.popularity == pytest.approx(truth.popularity, abs=0.1)
+    assert found.level == pytest.approx(truth.level, abs=0.25)
 
 
-def test_the_biases_become_the_prior_and_the_temperature_its_share(tmp_path: Path) -> None:
-    dataset, config = small_dataset(tmp_path)
-    config = msgspec.structs.replace(config, model=msgspec.structs.replace(config.model, popularity="recent"))
+def test_towers_that_know_nothing_get_little_say() -> None:
+    queries, items, positive, bias, never = planted(Calibration(0.0, 1.0, 0.0), 997)
+    assert likeliest(queries, 9 * items, positive, bias, never).scale < 0.05
+
+
+def test_a_level_that_no_held_out_choice_speaks_for_is_low_and_finite() -> None:
+    """With seven of 200 queries' chances spread over them and none chosen: some nats down, not to the end of the numbers."""
+    queries, items, positive, bias, never = planted(Calibration(1.0, 1.0, -40.0), 200)
+    assert not never[positive].any()
+    assert -12 < likeliest(queries, items, positive, bias, never).level < -3
+
+
+def test_without_items_never_chosen_their_level_stays() -> None:
+    queries, items, positive, bias, never = planted(Calibration(1.0, 1.0, 0.0), 200)
+    assert likeliest(queries, items, positive, bias, np.zeros_like(never)).level == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_no_list_holds_is_no_alternative() -> None:
+    """Items of which half of the queries make nothing because they know them: left out, the planted numbers come back."""
+    random = np.random.default_rng(3)
+    truth = Calibration(1.5, 1.0, -1.0)
+    queries, items, _, bias, never = planted(truth)
+    known = [random.choice(ITEMS, 11, replace=False) if row % 2 else np.array([-1]) for row in range(QUERIES)]
+    logits = truth.scale * (queries @ items.T) + truth.popularity * bias + truth.level * never
+    for row, rows in enumerate(known):
+        logits[row, rows[rows >= 0]] = -np.inf
+    positive = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
+    found = likeliest(queries, items, positive, bias, never, known)
+    assert found.scale == pytest.approx(truth.scale, rel=0.12)
+    assert found.level == pytest.approx(truth.level, abs=0.25)
+
+
+def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, items, positive, bias, never = planted(Calibration(1.2, 0.8, -1.0), 101)
+    known = [np.array([row % ITEMS, (3 * row) % ITEMS, -1]) for row in range(101)]
+    other = np.stack([np.ones(ITEMS), bias, never], axis=1).astype(np.float32)
+
+    def oracle(point: NDArray[np.float64]) -> float:
+        total = point[0] ** 2 / 2 + (point[1] - 1) ** 2 / 2 + (point[2] / 3) ** 2 / 2
+        for row, own in enumerate(positive):
+            logits = np.exp(point[0]) * (items.astype(float) @ queries[row]) + point[1] * bias.astype(float) + point[2] * never
+            open_to = [item for item in range(ITEMS) if item == own or item not in known[row]]
+            total += np.log(np.exp(logits[open_to]).sum()) - logits[own]
+        return float(total)
+
+    monkeypatch.setattr(module, "_CELLS_AT_ONCE", 7 * ITEMS)
+    tensors = (torch.from_numpy(array) for array in (queries, items, positive, other))
+    problem = module._Likelihood(*tensors, known)
+    point = np.array([0.3, 0.7, -1.1])
+    value, slope = problem.value(point)
+    assert value == pytest.approx(oracle(point), rel=1e-5)
+    np.testing.assert_allclose(slope, approx_fprime(point, oracle, 1e-5), atol=2e-2)
+    curvature = np.array([approx_fprime(point, lambda at, part=part: problem.value(at)[1][part], 1e-3) for part in range(3)])
+    np.testing.assert_allclose(problem.hessian(point), curvature, rtol=2e-2, atol=0.2)
+
+
+# --- what becomes of it in a model
+
+
+def calibrated(folder: Path, popularity: str, **train: object) -> tuple[Learner, HeldOut, Config, dict[str, object]]:
+    """A learner after some steps, calibrated; its dataset's last items were never chosen."""
+    dataset, config = small_dataset(folder, {"model": {"popularity": popularity}, "train": train, "evaluate": {"seen_items": "rank"}})
     fit, validation = split_validation(dataset.train, config.train)
     learner = Learner(dataset, fit, config)
-    before = encode_corpus(learner.model, learner.tables.weights, dataset.item_features).vector
+    for step in range(5):
+        learner.learn(learner.maker.make(step))
+    kept = held_out(dataset, fit, validation, learner.negatives)
+    return learner, kept, config, {}
+
+
+def scores(learner: Learner, dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N, M) what is searched, over T: of the towers, and (M,) of the bias."""
+    model, tables = learner.model, learner.tables.weights
+    corpus = encode_corpus(model, tables, dataset.item_features)
+    queries = encode_queries(model, tables, dataset.train.queries, user_features=dataset.user_features, embedding=corpus.embedding)
+    temperature = float(model.temperature.detach())
+    return queries[:, :-1].astype(float) @ corpus.vector[:, :-1].T / temperature, corpus.vector[:, -1] / temperature
+
+
+@pytest.mark.parametrize("popularity", ["learned", "recent"])
+def test_what_is_searched_has_the_three_numbers_in_it(tmp_path: Path, popularity: str) -> None:
+    learner, kept, config, _ = calibrated(tmp_path, popularity)
+    dataset = learner.dataset
+    similarity, bias = scores(learner, dataset)
+    found = calibrate(learner, kept, config.evaluate)
+    assert found["scale"] != 1
+    assert found["level"] != 0
+    similarity_after, bias_after = scores(learner, dataset)
+    np.testing.assert_allclose(similarity_after, found["scale"] * similarity, rtol=2e-3, atol=1e-3)
+    never = dataset.item_counts == 0
+    if popularity == "recent":
+        prior = fit_prior(dataset.train.item_row, dataset.train.time, dataset.train.weight, len(dataset.items))
+        bias = np.log(prior.share)
+        bias[never] = np.log(prior.share[never].mean())
+    expected = found["popularity"] * bias + found["level"] * never
+    np.testing.assert_allclose(bias_after - bias_after.mean(), expected - expected.mean(), atol=2e-3)
+
+
+def test_a_prior_is_set_though_nothing_is_held_out(tmp_path: Path) -> None:
+    learner, kept, config, _ = calibrated(tmp_path, "recent", validation_fraction=0.0)
+    assert len(kept.examples) == 0
     temperature = float(learner.model.temperature)
-    found = calibrate(learner, dataset, fit, validation)
-    after = encode_corpus(learner.model, learner.tables.weights, dataset.item_features).vector
-    np.testing.assert_array_equal(before[:, :-1], after[:, :-1])
-    assert found["temperature"] == pytest.approx(temperature / found["scale"], rel=1e-3)
-    train = dataset.train
-    prior = fit_prior(train.item_row, train.time, train.weight, len(dataset.items))
-    chosen = dataset.item_counts > 0
-    bias = after[chosen, -1] / found["temperature"]
-    expected = np.log(prior.share[chosen])
+    found = calibrate(learner, kept, config.evaluate)
+    assert (found["scale"], found["popularity"], found["level"]) == (1, 1, 0)
+    assert float(learner.model.temperature) == temperature
+    chosen = learner.dataset.item_counts > 0
+    train = learner.dataset.train
+    expected = np.log(fit_prior(train.item_row, train.time, train.weight, len(chosen)).share)[chosen]
+    bias = scores(learner, learner.dataset)[1][chosen]
     np.testing.assert_allclose(bias - bias.mean(), expected - expected.mean(), atol=1e-4)
+
+
+def test_what_is_switched_off_changes_nothing(tmp_path: Path) -> None:
+    learner, kept, config, _ = calibrated(tmp_path, "learned", calibrate=False)
+    before = {name: value.clone() for name, value in learner.weights().items()}
+    assert calibrate(learner, kept, config.evaluate) == {}
+    assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
 
 
 def test_a_fixed_bias_is_not_learned(tmp_path: Path) -> None:
@@ -67,10 +179,73 @@ def test_a_fixed_bias_is_not_learned(tmp_path: Path) -> None:
     assert learner.model.item.bias is None
 
 
-def test_a_model_that_learns_its_biases_is_left_alone(tmp_path: Path) -> None:
+# --- the choices held out
+
+
+def test_an_item_that_only_held_out_choices_chose_is_shown_as_unknown(tmp_path: Path) -> None:
     dataset, config = small_dataset(tmp_path)
-    config = msgspec.structs.replace(config, model=msgspec.structs.replace(config.model, popularity="learned"))
     learner = Learner(dataset, dataset.train, config)
-    before = {name: value.clone() for name, value in learner.weights().items()}
-    assert calibrate(learner, dataset, dataset.train, dataset.train) == {}
-    assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
+    fit = dataset.train.take(np.flatnonzero(dataset.train.item_row >= 5))  # items 0..4 are held out
+    kept = held_out(dataset, fit, dataset.train, learner.negatives)
+    assert kept.never.nonzero()[0].tolist() == [0, 1, 2, 3, 4, *range(46, 53)]
+    name = dataset.item_encoder.id_feature()
+    assert name is not None
+    shown, own = kept.dataset.item_features[name].values, dataset.item_features[name].values  # type: ignore[union-attr]
+    assert set(shown[:5].tolist()) <= {1, 2, 3}  # three unknown rows
+    np.testing.assert_array_equal(shown[5:], own[5:])
+
+
+@pytest.mark.parametrize(("index_from", "free"), [("chosen", True), ("corpus", False)])
+def test_the_loss_is_that_of_the_best_level_where_no_negative_told_it(tmp_path: Path, index_from: str, free: bool) -> None:
+    dataset, config = small_dataset(tmp_path, {"negatives": {"index_from": index_from, "unchosen_weight": 1.0}})
+    learner = Learner(dataset, dataset.train, config)
+    fit = dataset.train.take(np.flatnonzero(dataset.train.item_row >= 5))
+    kept = held_out(dataset, fit, dataset.train, learner.negatives)
+    assert kept.level_free is free
+    tables, found = learner.tables.weights, kept.loss(learner.model, learner.tables.weights)
+    corpus = encode_corpus(learner.model, tables, kept.dataset.item_features)
+    queries = encode_queries(learner.model, tables, dataset.train.queries, user_features=dataset.user_features, embedding=corpus.embedding)
+    logits = queries.astype(float) @ corpus.vector.T / float(learner.model.temperature)
+    own = np.arange(len(logits)), dataset.train.item_row
+
+    def loss(level: float) -> float:
+        moved = logits + level * kept.never
+        return float((np.log(np.exp(moved).sum(axis=1)) - moved[own]).mean())
+
+    least = min(loss(level) for level in np.arange(-4, 4, 0.01)) if free else loss(0.0)
+    assert found == pytest.approx(least, abs=1e-4)
+    assert min(loss(0.0), loss(-4.0), loss(4.0)) > least or not free
+
+
+def test_levels_are_free_unless_uniform_draws_bring_items_that_nobody_chose(tmp_path: Path) -> None:
+    for (kind, index_from, size), free in {
+        ("mixed", "corpus", 23): False,
+        ("mixed", "chosen", 23): True,
+        ("mixed", "corpus", 0): True,
+        ("full", "corpus", 23): False,
+    }.items():
+        dataset, config = small_dataset(tmp_path, {"negatives": {"kind": kind, "index_from": index_from, "index_batch_size": size}})
+        negatives = Learner(dataset, dataset.train, config).negatives
+        assert negatives.bring_unchosen is not free
+        drawn = {item for number in range(20) for item in negatives.sample(np.random.default_rng(number)).tolist()}
+        assert bool(drawn & set(range(46, 53))) is not free
+
+
+@pytest.mark.parametrize(
+    ("sections", "index_from"),
+    [
+        ({}, "chosen"),
+        ({"train": {"calibrate": False}}, "corpus"),
+        ({"train": {"validation_fraction": 0.0}}, "corpus"),
+        ({"model": {"item_bias": False}}, "corpus"),
+        ({"negatives": {"index_from": "corpus"}}, "corpus"),
+        ({"train": {"calibrate": False}, "negatives": {"index_from": "chosen"}}, "chosen"),  # what is set explicitly stays
+    ],
+)
+def test_uniform_negatives_come_from_chosen_items_where_a_level_can_be_found(
+    tmp_path: Path, sections: dict[str, dict[str, object]], index_from: str
+) -> None:
+    dataset, config = small_dataset(tmp_path, sections)
+    negatives = Learner(dataset, dataset.train, config).negatives
+    drawn = set(itertools.chain.from_iterable(negatives.sample(np.random.default_rng(number)).tolist() for number in range(20)))
+    assert bool(drawn & set(range(46, 53))) is (index_from == "corpus")

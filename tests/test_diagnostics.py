@@ -28,7 +28,9 @@ Built = tuple[Dataset, Config]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return small_dataset(tmp_path_factory.mktemp("diagnostics"))
+    return small_dataset(
+        tmp_path_factory.mktemp("diagnostics"), {"negatives": {"index_from": "corpus"}}
+    )  # shares by hand are over all items
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -31,7 +31,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     """A model after a few steps, so that nothing is at its start value."""
     data, config = small_dataset(
-        tmp_path_factory.mktemp("project"), {"model": {"embedding_dim": 8, "hidden": [19, 11], "item_bias": request.param}}
+        tmp_path_factory.mktemp("project"),
+        {"model": {"embedding_dim": 8, "hidden": [19, 11], "item_bias": request.param}, "negatives": {"index_from": "corpus"}},
     )
     trainer = Trainer(data, data.train, config)
     for step in range(8):

@@ -9,8 +9,9 @@ from small_evaluation import Scores, dataset_of, examples_of, settings_of
 
 from shortlist import evaluate
 from shortlist.errors import DataError
-from shortlist.evaluate import queries_to_test, rank_positives, seen_items, treatment_of_repeats
+from shortlist.evaluate import queries_to_test, rank_positives
 from shortlist.metrics.ranking import NOT_FOUND
+from shortlist.unlisted import seen_items, treatment_of_repeats
 
 # --- ranks
 

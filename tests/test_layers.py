@@ -82,6 +82,8 @@ ORDER = (
     "diagnostics",
     "train",
     "both_ways",
+    "held_out",
+    "unlisted",
     "calibration",
     # judging
     "metrics/__init__",
@@ -251,7 +253,9 @@ IMPORTS_TORCH = {  # at the top of the file
     *("run", "export", "growth"),
 }
 _STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared", "sweep", "sets")}
-REACHES_TORCH = IMPORTS_TORCH | {"learned", "backtest", "sequential"} | _STUDIES  # through those; all other files are free of it
+REACHES_TORCH = (
+    IMPORTS_TORCH | {"held_out", "learned", "backtest", "sequential"} | _STUDIES
+)  # through those; all other files are free of it
 HEAVY = ("torch", "faiss", "scann")
 STARTUP_S = 0.5  # of `shortlist --help`; a slow machine may stretch it: SHORTLIST_TEST_SLACK=3 allows three times as long
 

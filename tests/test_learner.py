@@ -33,7 +33,7 @@ STREAMING: Sections = {"frequency": {"kind": "streaming", "rate": 0.01}, "negati
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Config]:
-    return small_dataset(tmp_path_factory.mktemp("learner"))
+    return small_dataset(tmp_path_factory.mktemp("learner"), {"negatives": {"index_from": "corpus"}})  # counts by hand are over all items
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -83,7 +83,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     sections: dict[str, dict[str, Any]] = {
         "model": {"embedding_dim": DIM, "hidden": list(HIDDEN), "temperature": TEMPERATURE, **({} if options.defaults else PAPER)},
-        "negatives": {"batch_size": BATCH, "index_batch_size": options.index_batch, "unchosen_weight": 1.0},
+        "negatives": {"batch_size": BATCH, "index_batch_size": options.index_batch, "index_from": "corpus", "unchosen_weight": 1.0},
         "train": {
             "epochs": _WITHOUT_END,
             "learning_rate": LEARNING_RATE,

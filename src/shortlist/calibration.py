@@ -1,32 +1,52 @@
-"""The last act of training, for logs with times: how much the towers say beside what is popular of late.
+"""The last act of training: three numbers that the choices held out are asked for, because training cannot know them.
 
-While it trains, a model whose `model.popularity` is "recent" meets popularity as a fixed bias. Here that bias becomes the
-prior (prior.py) of the window's end, and the temperature is set to what the examples held out for validation ask for:
+    logits = s <u, v> / T + a b(i) + d [i was never chosen]
 
-    logits = s <u, v> / T + log P(i),    s = argmax of their likelihood under the softmax over the whole corpus
+s   how much the towers say: towers that learned little from a small log get a small say, those that learn on get a louder one
+a   how much popularity says (the bias b; with `model.popularity` = "recent" the log share of late, prior.py)
+d   the level of items that nobody chose. They are never a positive, so that as negatives all of them, and content like theirs,
+    would learn nothing but "not chosen"; where they are none (negatives.index_from = "chosen"), nothing is learned of their
+    level. But held-out choices fall on items that had not been chosen before, and how often they do says it.
 
-Towers that have learned little from a small log get a small say (s < 1), and no more is needed to be no worse than the prior.
+The three are those under which the held-out choices are likeliest, by the softmax over the whole corpus: it is convex in
+(s, a, d). They end in the temperature, the biases and the bias of the unknown ids: search stays one inner product.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
-from shortlist.config import ModelSettings
-from shortlist.dataset import Dataset, Examples
+from shortlist.config import EvaluateSettings, ModelSettings
+from shortlist.dataset import Dataset
 from shortlist.encode import encode_corpus, encode_queries
 from shortlist.features.arrays import Ids
+from shortlist.held_out import HeldOut, id_vocabulary
 from shortlist.learner import Learner
 from shortlist.prior import Prior, fit_prior
 from shortlist.towers import BIAS
+from shortlist.unlisted import is_tested, unlisted
 
-SCALES = np.exp2(np.arange(-5, 4) / 2)  # of the towers' logits: .18 to 2.8
-_MOST_CELLS = 200_000_000  # of held-out queries by items that are scored
+_MOST_CELLS = 100_000_000  # of held-out queries by items that are scored...
+_FEWEST_QUERIES = 200  # ...or more, where the corpus is so large that fewer queries would be left
 _CELLS_AT_ONCE = 1 << 24
+# What is believed before anything is seen, normal, in nats: without held-out choices of some kind nothing runs away
+_LOG_SCALE_DEVIATION, _POPULARITY_DEVIATION, _LEVEL_DEVIATION = 1.0, 1.0, 3.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The three numbers: `scale` s above 0, `popularity` a, `level` d in nats."""
+
+    scale: float = 1.0
+    popularity: float = 1.0
+    level: float = 0.0
 
 
 def has_recent_popularity(settings: ModelSettings) -> bool:
@@ -34,75 +54,157 @@ def has_recent_popularity(settings: ModelSettings) -> bool:
     return settings.item_bias and settings.popularity == "recent"
 
 
-def calibrate(learner: Learner, dataset: Dataset, fit: Examples, validation: Examples) -> dict[str, Any]:
+def calibrate(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -> dict[str, Any]:
     """What was found; the learner's temperature and item biases are then those that are published.
 
-    fit          what the learner learned from
-    validation   what it did not, and which came later; may be empty: then the temperature stays
+    held_out   what the learner did not learn from; may be empty: then a prior is set, and nothing else
+    settings   lists leave out what is judged to be left out: it is no alternative here either
 
-    Does nothing to a model that learns its biases.
+    Does nothing to a model without biases or ids, nor where `train.calibrate` is off.
     """
-    settings = learner.model.settings
-    if not has_recent_popularity(settings) or learner.model.id_feature is None:
+    model, dataset, train = learner.model, learner.dataset, learner.dataset.train
+    if model.id_feature is None or not model.settings.item_bias or not learner.settings.calibrate:
         return {}
-    size = len(dataset.items)
-    scale = 1.0
-    if len(validation):
-        before = fit_prior(fit.item_row, fit.time, fit.weight, size)
-        similarity_temperature = float(learner.model.temperature.detach())
-        scale = likeliest_scale(*_held_out_vectors(learner, dataset, validation, size), before, similarity_temperature)
-    train = dataset.train
-    prior = fit_prior(train.item_row, train.time, train.weight, size)
-    _set_biases(learner, dataset, prior)
-    with torch.no_grad():
-        learner.model.log_temperature.sub_(float(np.log(scale)))
-    return {"scale": round(scale, 4), "temperature": float(learner.model.temperature.detach()), "prior": prior.weights}
+    is_recent, size = has_recent_popularity(model.settings), len(dataset.items)
+    if is_recent and len(held_out.fit):
+        fit = held_out.fit
+        _set_biases(learner, held_out.dataset, fit_prior(fit.item_row, fit.time, fit.weight, size))
+    calibration = _of_held_out(learner, held_out, settings)
+    facts: dict[str, Any] = asdict(calibration)
+    if is_recent:
+        prior = fit_prior(train.item_row, train.time, train.weight, size)
+        _set_biases(learner, dataset, prior)
+        facts["prior"] = prior.weights
+    _apply(learner, dataset, calibration)
+    return {**facts, "temperature": float(model.temperature.detach())}
 
 
-def likeliest_scale(
-    queries: NDArray[np.float32], items: NDArray[np.float32], positive: NDArray[np.int64], prior: Prior, temperature: float
-) -> float:
-    """The s under which the positives (N,) of `queries` (N, D) were likeliest among `items` (M, D), between the grid's points too."""
-    losses = np.zeros(len(SCALES))
-    log_share = np.log(prior.share).astype(np.float32)
-    at_once = max(1, _CELLS_AT_ONCE // len(items))
-    for start in range(0, len(queries), at_once):
-        rows = slice(start, start + at_once)
-        logits = queries[rows] @ items.T / np.float32(temperature)  # (b, M)
-        own = np.arange(len(logits)), positive[rows]
-        for place, scale in enumerate(SCALES):
-            scored = logits * np.float32(scale) + log_share
-            losses[place] += float((_log_sum_exp(scored) - scored[own]).sum())
-    return float(np.exp(_lowest(np.log(SCALES), losses)))
+def likeliest(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    positive: NDArray[np.int64],
+    bias: NDArray[np.float32],
+    never: NDArray[np.bool_],
+    left_out: Sequence[NDArray[np.int64]] | None = None,
+) -> Calibration:
+    """The calibration under which the positives were likeliest among the items.
+
+    queries    (N, D), so that their product with `items` (M, D) is <u, v> / T
+    positive   (N,) rows of items
+    bias       (M,) b, in nats
+    never      (M,) items that were never chosen
+    left_out   rows of items that are no alternatives, by query, -1 = none; None = all are
+    """
+    other = np.stack([np.ones_like(bias), bias - bias.mean(), never.astype(np.float32)], axis=1)
+    problem = _Likelihood(torch.from_numpy(queries), torch.from_numpy(items), torch.from_numpy(positive), torch.from_numpy(other), left_out)
+    found = minimize(problem.value, np.array([0.0, 1.0, 0.0]), jac=True, hess=problem.hessian, method="trust-exact", options={"gtol": 1e-2})
+    log_scale, popularity, level = (float(value) for value in found.x)
+    return Calibration(float(np.exp(log_scale)), popularity, level)
 
 
-def _log_sum_exp(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    largest = scores.max(axis=1)
-    total: NDArray[np.float32] = largest + np.log(np.exp(scores - largest[:, None]).sum(axis=1))
-    return total
+class _Likelihood:
+    """Minus the log-likelihood of N positives, and what was believed before, as a function of (log s, a, d)."""
+
+    def __init__(
+        self,
+        queries: torch.Tensor,
+        items: torch.Tensor,
+        positive: torch.Tensor,
+        other: torch.Tensor,
+        left_out: Sequence[NDArray[np.int64]] | None,
+    ) -> None:
+        """other   (M, 3) one, the bias, and whether the item was never chosen"""
+        self.queries, self.items, self.positive, self.other, self.left_out = queries, items, positive, other, left_out
+        self.products = torch.cat([other, other[:, 1:2] * other[:, 1:], other[:, 2:]], dim=1)  # 1, b, c, bb, bc, cc = c
+        self._point, self._hessian = np.full(3, np.nan), np.eye(3)
+
+    def value(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """The value and its gradient (3,)."""
+        scale = float(np.exp(point[0]))
+        total, gradient, curvature = self._sums(scale, point[1], point[2])
+        # from s to log s
+        slope = scale * gradient[0]
+        gradient, curvature = gradient * [scale, 1, 1], curvature * np.outer([scale, 1, 1], [scale, 1, 1])
+        curvature[0, 0] += slope
+        certainty = np.array([_LOG_SCALE_DEVIATION, _POPULARITY_DEVIATION, _LEVEL_DEVIATION]) ** -2.0
+        away = point - np.array([0.0, 1.0, 0.0])
+        self._point, self._hessian = point.copy(), curvature + np.diag(certainty)
+        return total + float(certainty @ away**2) / 2, gradient + certainty * away
+
+    def hessian(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(3, 3); it comes with the value, which is asked for first."""
+        if not np.array_equal(point, self._point):
+            self.value(point)
+        return self._hessian
+
+    @torch.no_grad()
+    def _sums(self, scale: float, popularity: float, level: float) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Minus the log-likelihood, its gradient (3,) and its curvature (3, 3) in (s, a, d), over blocks of queries."""
+        total, gradient, curvature = 0.0, np.zeros(3), np.zeros((3, 3))
+        fixed = self.other @ torch.tensor([0.0, popularity, level], dtype=self.other.dtype)  # (M,)
+        at_once = max(1, _CELLS_AT_ONCE // len(self.items))
+        for start in range(0, len(self.queries), at_once):
+            positive = self.positive[start : start + at_once]
+            similarity = self.queries[start : start + at_once] @ self.items.T  # (b, M)
+            chance = torch.add(fixed, similarity, alpha=scale)
+            own = chance.gather(1, positive[:, None])[:, 0]
+            self._leave_out(chance, start, positive)
+            log_sum = torch.logsumexp(chance, dim=1)
+            total += float((log_sum - own).double().sum())
+            chance.sub_(log_sum[:, None]).exp_()
+            plain = (chance @ self.products).double()  # (b, 6) means of 1, b, c, bb, bc, cc
+            chance.mul_(similarity)
+            crossed = (chance @ self.other).double()  # (b, 3) means of x, xb, xc
+            squared = chance.mul_(similarity).sum(dim=1, dtype=torch.float64)  # (b,) mean of xx
+            mean = torch.stack([crossed[:, 0], plain[:, 1], plain[:, 2]], dim=1)
+            seen = torch.stack([similarity.gather(1, positive[:, None])[:, 0], self.other[positive, 1], self.other[positive, 2]], dim=1)
+            gradient += (mean - seen).sum(dim=0).numpy()
+            xx, (xb, xc), (bb, bc, cc) = squared.sum(), crossed[:, 1:].sum(dim=0), plain[:, 3:].sum(dim=0)
+            curvature += (torch.tensor([[xx, xb, xc], [xb, bb, bc], [xc, bc, cc]]) - mean.T @ mean).numpy()
+        return total, gradient, curvature
+
+    def _leave_out(self, logits: torch.Tensor, start: int, positive: torch.Tensor) -> None:
+        """The cells that are no alternatives become -inf; a positive stays."""
+        if self.left_out is None:
+            return
+        for place, own in enumerate(positive.tolist()):
+            rows = self.left_out[start + place]
+            logits[place, torch.from_numpy(rows[(rows >= 0) & (rows != own)])] = -torch.inf
 
 
-def _lowest(points: NDArray[np.float64], values: NDArray[np.float64]) -> float:
-    """Where the parabola through the lowest of evenly spaced points and its neighbours is lowest; an end of the grid stays."""
-    place = int(values.argmin())
-    if place in (0, len(points) - 1):
-        return float(points[place])
-    left, middle, right = values[place - 1 : place + 2]
-    bend = left - 2 * middle + right
-    step = points[1] - points[0]
-    return float(points[place] + (0.0 if bend <= 0 else step * (left - right) / (2 * bend)))
-
-
-def _held_out_vectors(
-    learner: Learner, dataset: Dataset, validation: Examples, size: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """(queries, items, positives) without the coordinate of the bias; of many examples, so many as fit, evenly spread."""
-    count = min(len(validation), max(200, _MOST_CELLS // size))
-    kept = validation.take(np.linspace(0, len(validation) - 1, count).astype(np.int64))
-    model, tables = learner.model, learner.tables.weights
+def _of_held_out(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -> Calibration:
+    """What the held-out choices ask for; of many, as many as fit speak, evenly spread."""
+    examples = held_out.examples
+    examples = examples.take(np.flatnonzero(is_tested(examples, settings) & (examples.weight > 0)))
+    if not len(examples):
+        return Calibration()
+    count = min(len(examples), max(_FEWEST_QUERIES, _MOST_CELLS // len(held_out.never)))
+    examples = examples.take(np.linspace(0, len(examples) - 1, count).astype(np.int64))
+    model, tables, dataset = learner.model, learner.tables.weights, held_out.dataset
     corpus = encode_corpus(model, tables, dataset.item_features)
-    queries = encode_queries(model, tables, kept.queries, user_features=dataset.user_features, embedding=corpus.embedding)
-    return queries[:, :-1], corpus.vector[:, :-1], kept.item_row.astype(np.int64)
+    queries = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
+    temperature = np.float32(model.temperature.detach())
+    return likeliest(
+        queries[:, :-1] / temperature,
+        corpus.vector[:, :-1],
+        examples.item_row.astype(np.int64),
+        corpus.vector[:, -1] / temperature,
+        held_out.never,
+        unlisted(examples.queries, settings),
+    )
+
+
+@torch.no_grad()
+def _apply(learner: Learner, dataset: Dataset, found: Calibration) -> None:
+    """The temperature, the biases and the bias of the unknown ids become those that were found."""
+    model = learner.model
+    assert model.id_feature is not None
+    model.log_temperature.sub_(float(np.log(found.scale)))
+    table = learner.tables.weights[f"item/{model.id_feature}{BIAS}"].mul_(found.popularity)
+    if model.item.bias is not None:  # what the content adds
+        model.item.bias.weight.mul_(found.popularity)
+    unknown = id_vocabulary(dataset.item_encoder, model.id_feature).unknown
+    table[unknown.start : unknown.stop] += found.level
 
 
 @torch.no_grad()

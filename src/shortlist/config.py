@@ -114,7 +114,7 @@ class NegativeSettings(Section, frozen=True):
     kind: Literal["mixed", "sampled", "full"] = "mixed"  # sampled: no in-batch negatives; full: the whole corpus
     batch_size: int = 1024  # B
     index_batch_size: int = 1024  # B'; for `sampled`, how many distinct items on average
-    index_from: Literal["corpus", "chosen"] = "corpus"  # chosen: only items that the window chose
+    index_from: Literal["corpus", "chosen"] | None = None  # chosen: items that the window chose. Absent: chosen where it can (for_log)
     replacement: bool = False  # draw the B' items with replacement?
     proposal: Literal["uniform", "log_uniform", "unigram"] = "uniform"  # of `sampled`
     unchosen_weight: float = 0.1  # what an item that nobody chose counts in the softmax's sum; below 1 keeps cold items alive
@@ -157,6 +157,7 @@ class TrainSettings(Section, frozen=True):
     both_ways_within: float | None = None  # seconds between choices that are learned in reverse too; absent: 1,800 for a small log, else 0
     validation_fraction: float = 0.02  # of the examples (but 200, or a tenth): the latest, or random ones where there is no time
     validation_at_most: int = 2048
+    calibrate: bool = True  # fit three numbers to the held-out examples at the end (calibration.py)
     patience: int | None = None  # epochs without a better validation loss; absent: as many as make 120 steps, 2 at least
     checkpoint_steps: int = 200
     log_steps: int = 20
@@ -281,7 +282,7 @@ def overridden(config: Config, overrides: Iterable[str]) -> Config:
 def for_log(config: Config, examples: int, corpus_size: int) -> Config:
     """The settings with those set that are absent and depend on how many examples there are to train on, and on how many items there
     are to choose from; others stay as they are."""
-    model, train, columns = config.model, config.train, config.columns
+    model, train, negatives, columns = config.model, config.train, config.negatives, config.columns
     is_small = examples <= SMALL_LOG
     if model.temperature is None:
         low, high = model.temperature_bounds
@@ -293,7 +294,12 @@ def for_log(config: Config, examples: int, corpus_size: int) -> Config:
     if train.both_ways_within is None:
         has_sessions = columns.user is not None and columns.time is not None and columns.seed is columns.history is None
         train = msgspec.structs.replace(train, both_ways_within=1800.0 if is_small and has_sessions else 0.0)
-    return msgspec.structs.replace(config, model=model, train=train)
+    if negatives.index_from is None:
+        # items that are no negatives have no level but what calibration finds, on choices held out
+        has_ids = any(settings.kind == "id" for settings in feature_settings(config.item).values())
+        can = train.calibrate and train.validation_fraction > 0 and model.item_bias and has_ids and negatives.mined_from is None
+        negatives = msgspec.structs.replace(negatives, index_from="chosen" if can else "corpus")
+    return msgspec.structs.replace(config, model=model, train=train, negatives=negatives)
 
 
 def dump_config(config: Config) -> str:
@@ -424,7 +430,7 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             f'negatives.kind = "{negatives.kind}" has no further streams: set queue_batches and cached to 0 and take mined_from out',
         ),
         (
-            negatives.mined_from is None or (negatives.index_batch_size > 0 and negatives.index_from == "corpus"),
+            negatives.mined_from is None or (negatives.index_batch_size > 0 and negatives.index_from != "chosen"),
             "negatives.mined_from may bring items that nobody chose, whose expected count needs uniform draws from the whole corpus: set "
             'negatives.index_batch_size to 1 or more, and index_from = "corpus"',
         ),

@@ -18,7 +18,6 @@ from shortlist.dataset import Dataset, Examples
 from shortlist.features.arrays import FeatureArray
 from shortlist.features.encoder import TableEncoder
 from shortlist.id_places import row_blocks
-from shortlist.losses import full_softmax_loss
 from shortlist.queries import Queries
 from shortlist.towers import TwoTower, lookups
 
@@ -26,6 +25,7 @@ Tables = dict[str, torch.Tensor]
 _BLOCK = 2048  # entries a call of a tower: their hidden layers stay near a core
 _ITEMS_AT_ONCE = 65_536  # whose features are in memory together
 _LOSS_BLOCK, _LOGITS_AT_ONCE = 256, 1 << 26  # queries at a time, fewer for large corpora: 256 MB of logits
+_FARTHEST_LEVEL, _HALVINGS = 30.0, 40  # nats; of the interval that is searched
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,50 @@ def encode_queries(
 
 
 @torch.no_grad()
-def full_corpus_loss(model: TwoTower, tables: Tables, dataset: Dataset, examples: Examples, log_weight: NDArray[np.float32]) -> float:
+def full_corpus_loss(
+    model: TwoTower,
+    tables: Tables,
+    dataset: Dataset,
+    examples: Examples,
+    log_weight: NDArray[np.float32],
+    *,
+    apart: NDArray[np.bool_] | None = None,
+) -> float:
     """Mean nats per example under the softmax over the whole corpus: what training estimates, without sampling.
 
     log_weight   (M,) natural log of what each item counts in the sum (MixedNegatives.log_weight)
+    apart        (M,) items whose logits may all be moved by one number, here the one that makes the loss least; None = none
     """
     corpus = encode_corpus(model, tables, dataset.item_features)
     vectors = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
-    items, offset, total = torch.from_numpy(corpus.vector), torch.from_numpy(log_weight), 0.0
+    items, offset = torch.from_numpy(corpus.vector), torch.from_numpy(log_weight)
+    own, of_apart, of_rest = [], [], []
+    is_apart = None if apart is None else torch.from_numpy(apart)
     for rows in row_blocks(len(examples), max(1, min(_LOSS_BLOCK, _LOGITS_AT_ONCE // len(items)))):
         logits = (torch.from_numpy(vectors[rows]) @ items.T).div_(model.temperature).add_(offset)  # (b, M)
-        total += len(logits) * float(full_softmax_loss(logits, torch.from_numpy(examples.item_row[rows].astype(np.int64))))
-    return total / len(examples)
+        own.append(logits.gather(1, torch.from_numpy(examples.item_row[rows].astype(np.int64))[:, None])[:, 0])
+        if is_apart is None:
+            of_rest.append(torch.logsumexp(logits, dim=1))
+        else:
+            of_apart.append(torch.logsumexp(logits[:, is_apart], dim=1))
+            of_rest.append(torch.logsumexp(logits[:, ~is_apart], dim=1))
+    if apart is None:
+        return float((torch.cat(of_rest) - torch.cat(own)).double().mean())
+    return _loss_at_best_level(torch.cat(own), torch.cat(of_apart), torch.cat(of_rest), torch.from_numpy(apart[examples.item_row]))
+
+
+def _loss_at_best_level(own: torch.Tensor, of_apart: torch.Tensor, of_rest: torch.Tensor, is_apart: torch.Tensor) -> float:
+    """min over d of the mean of log(e^(d + of_apart) + e^of_rest) - own - d [is_apart], each (N,).
+
+    It is convex in d, and least where the mean chance of the items apart is the share of choices that fell on them.
+    """
+    ahead, share = (of_apart - of_rest).double(), float(is_apart.double().mean())
+    low, high = -_FARTHEST_LEVEL, _FARTHEST_LEVEL
+    for _ in range(_HALVINGS):
+        level = (low + high) / 2
+        if float(torch.sigmoid(ahead + level).mean()) > share:
+            high = level
+        else:
+            low = level
+    total = torch.logaddexp(of_apart.double() + level, of_rest.double()) - own - level * is_apart
+    return float(total.mean())

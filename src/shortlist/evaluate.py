@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from shortlist.protocols.split import Split
 from shortlist.queries import Queries
 from shortlist.slices import DECILES, item_age, popularity_band, slices_of, slices_of_age, slices_of_unseen
 from shortlist.snapshot import over_snapshot
+from shortlist.unlisted import is_repeat, is_tested, treatment_of_repeats, unlisted
 
 _BLOCK = 2048  # queries at a time
 
@@ -121,42 +122,6 @@ def queries_to_test(dataset: Dataset, examples: Examples, settings: EvaluateSett
         unrewarded_left_out=unrewarded,
     )
     return examples, tested
-
-
-def treatment_of_repeats(settings: EvaluateSettings) -> Literal["keep", "drop", "apart"]:
-    """What the settings do with repeats: as they say, else they are dropped where seen items are excluded, and kept where not."""
-    return settings.repeats or ("drop" if settings.seen_items == "exclude" else "keep")
-
-
-def seen_items(queries: Queries) -> list[NDArray[np.int64]]:
-    """For each query the item rows it already knows: its seed and its whole history."""
-    return [np.append(queries.history(query), queries.seed_row[query]).astype(np.int64) for query in range(len(queries))]
-
-
-def unlisted(queries: Queries, settings: EvaluateSettings) -> list[NDArray[np.int64]] | None:
-    """For each query the item rows that no list may hold, by `settings.seen_items`; None where lists may hold all."""
-    if settings.seen_items == "exclude":
-        return seen_items(queries)
-    if settings.seen_items == "exclude_seed":
-        return list(queries.seed_row.astype(np.int64)[:, None])
-    return None
-
-
-def is_repeat(examples: Examples) -> NDArray[np.bool_]:
-    """(N,) whether the item chosen is one that its query already knew."""
-    return _is_among(examples, seen_items(examples.queries))
-
-
-def is_tested(examples: Examples, settings: EvaluateSettings) -> NDArray[np.bool_]:
-    """(N,) whether the choice counts: no item that lists cannot hold, and no repeat where those are dropped."""
-    if treatment_of_repeats(settings) == "drop":
-        return ~is_repeat(examples)
-    never = unlisted(examples.queries, settings)
-    return np.ones(len(examples), bool) if never is None else ~_is_among(examples, never)
-
-
-def _is_among(examples: Examples, rows: list[NDArray[np.int64]]) -> NDArray[np.bool_]:
-    return np.array([item in some for item, some in zip(examples.item_row, rows, strict=True)], bool)
 
 
 def rank_positives(

@@ -25,7 +25,8 @@ from shortlist.baselines.scored_corpus import ScoredCorpus
 from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples
 from shortlist.disk import write_whole
-from shortlist.evaluate import Ranked, Retriever, rank_positives, unlisted
+from shortlist.evaluate import Ranked, Retriever, rank_positives
+from shortlist.unlisted import unlisted
 
 LISTED = 10  # results of a query that is shown as an example
 

@@ -30,6 +30,10 @@ class Negatives(Protocol):
     @property
     def frequency(self) -> ItemFrequency: ...
 
+    @property
+    def bring_unchosen(self) -> bool:
+        """Can an item that nobody chose be a negative? If not, nothing is learned of how likely such items are."""
+
     def sample(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """(E,) item rows of the columns behind the positives."""
 
@@ -77,6 +81,11 @@ class MixedNegatives:
     def index_size(self) -> int:
         """M', the number of items that uniform draws come from."""
         return self.corpus_size if self.snapshot is None else len(self.snapshot)
+
+    @property
+    def bring_unchosen(self) -> bool:
+        """Are uniform draws from the whole corpus?"""
+        return self.drawn + self.cached > 0 and self.snapshot is None
 
     @property
     def drawn(self) -> int:
@@ -179,6 +188,7 @@ class SampledNegatives:
     proposal: NDArray[np.float64]  # (M,) adds up to 1
     tries: int
     in_batch = False
+    bring_unchosen = False
 
     def sample(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The distinct item rows of one draw, rising; their number varies."""
@@ -218,6 +228,7 @@ class WholeCorpus:
 
     frequency: ItemFrequency
     in_batch = False
+    bring_unchosen = True
 
     def sample(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """(M,) all rows."""

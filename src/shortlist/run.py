@@ -39,10 +39,11 @@ from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.checkpoint import load_tensors, save_tensors
 from shortlist.config import Config, TrainSettings, dump_config, for_log, load_config
 from shortlist.dataset import Dataset, Examples, make_dataset, open_examples
-from shortlist.encode import Tables, full_corpus_loss
+from shortlist.encode import Tables
 from shortlist.errors import BundleError, ConfigError
 from shortlist.features.arrays import flat_arrays, ragged_positions
 from shortlist.features.encoder import TableEncoder, open_encoder
+from shortlist.held_out import held_out
 from shortlist.histories import place_in_sets
 from shortlist.id_places import ROWS_AT_ONCE
 from shortlist.log import EventLog, asking_role
@@ -274,13 +275,9 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dic
     checkpoint.mkdir(exist_ok=True)
     mine = open_miner(config.negatives, dataset.items, dataset.users)
     trainer = Trainer(dataset, examples_to_learn(fit, config), config, folder=checkpoint, mine=mine)
-    log_weight = trainer.learner.negatives.log_weight()
-
-    def validate(model: TwoTower, tables: Tables) -> float:
-        return full_corpus_loss(model, tables, dataset, validation, log_weight)
-
-    trainer.fit(validate if len(validation) else None, log)
-    found = calibrate(trainer.learner, dataset, fit, validation)
+    kept = held_out(dataset, fit, validation, trainer.learner.negatives)
+    trainer.fit(kept.loss if len(validation) else None, log)
+    found = calibrate(trainer.learner, kept, config.evaluate)
     if found:
         log.record({"step": trainer.progress.step, "calibrated": found})
     return trainer.learner.weights()

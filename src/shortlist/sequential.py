@@ -47,7 +47,8 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
     model = msgspec.structs.replace(project.config.model, popularity="learned")
     if project.config.train.both_ways_within:
         raise ConfigError("sequential training goes forward in time: got train.both_ways_within above 0; set it to 0")
-    train = msgspec.structs.replace(project.config.train, both_ways_within=0.0)
+    # nothing is held out, so nothing can be calibrated
+    train = msgspec.structs.replace(project.config.train, both_ways_within=0.0, calibrate=False)
     project = replace(project, config=msgspec.structs.replace(project.config, model=model, train=train))
     days = rolling_days(project.log, project.config)
     first = rolling_split(project.log, days[0], settings.train_days, settings.test_days, days=settings.days)

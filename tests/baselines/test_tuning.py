@@ -19,7 +19,8 @@ from shortlist.baselines.tuning import MOST_QUERIES, Settings, greedy, hold_out,
 from shortlist.config import config_from_tree, config_tree
 from shortlist.dataset import make_dataset
 from shortlist.errors import ConfigError
-from shortlist.evaluate import is_repeat, rank_positives, seen_items
+from shortlist.evaluate import rank_positives
+from shortlist.unlisted import is_repeat, seen_items
 
 ROLLING = {"evaluate": {"protocol": "rolling", "train_days": 12, "ks": [5, 10]}}
 

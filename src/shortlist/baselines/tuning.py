@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shortlist.baselines.chosen_by import Window
 from shortlist.baselines.scored_corpus import ScoredCorpus
 from shortlist.dataset import Examples
-from shortlist.evaluate import is_tested, unlisted
+from shortlist.unlisted import is_tested, unlisted
 
 VALIDATION_SHARE = 0.05
 MOST_QUERIES = 2000  # that a setting is judged on

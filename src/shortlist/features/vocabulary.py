@@ -35,6 +35,11 @@ class Vocabulary:
         """Rows of the embedding table: missing, unknown buckets, known values."""
         return FIRST_UNKNOWN_ROW + self.unknown_buckets + len(self.values)
 
+    @property
+    def unknown(self) -> range:
+        """The table rows of the unknown buckets."""
+        return range(FIRST_UNKNOWN_ROW, FIRST_UNKNOWN_ROW + self.unknown_buckets)
+
     def rows(self, values: pl.Series) -> NDArray[np.int32]:
         """(n,) table row of each value. Raises DataError for values of another type than in training: 7 is not "07"."""
         values = _plain(values)

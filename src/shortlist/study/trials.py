@@ -23,10 +23,11 @@ from shortlist.both_ways import examples_to_learn
 from shortlist.calibration import calibrate
 from shortlist.config import Config, config_tree, for_log
 from shortlist.dataset import Dataset, Examples, make_dataset
-from shortlist.encode import Tables, full_corpus_loss
+from shortlist.encode import Tables
 from shortlist.errors import DataError
 from shortlist.evaluate import Retriever, Tested, asked_queries, rank_positives
 from shortlist.features.arrays import flat_arrays
+from shortlist.held_out import held_out
 from shortlist.learned import LearnedRetriever
 from shortlist.metrics.ranking import NOT_FOUND
 from shortlist.project import Project
@@ -128,17 +129,17 @@ def train_model(dataset: Dataset, config: Config, log: TrainLog, watch: Watch | 
     config = for_log(config, len(dataset.train), len(dataset.items))
     fit, validation = split_validation(dataset.train, config.train)
     trainer = Trainer(dataset, examples_to_learn(fit, config), config)
-    log_weight = trainer.learner.negatives.log_weight()
+    kept = held_out(dataset, fit, validation, trainer.learner.negatives)
     losses: list[float] = []
 
     def validate(model: TwoTower, tables: Tables) -> float:
-        losses.append(full_corpus_loss(model, tables, dataset, validation, log_weight))
+        losses.append(kept.loss(model, tables))
         if watch is not None:
             watch(len(losses) - 1, losses[-1])
         return losses[-1]
 
     trainer.fit(validate if len(validation) else None, log)
-    calibrate(trainer.learner, dataset, fit, validation)
+    calibrate(trainer.learner, kept, config.evaluate)
     return trainer
 
 
