@@ -151,7 +151,7 @@ def run_theirs(arrays: dict[str, NDArray[Any]], test: Examples, epochs: int, thr
 
 def run_ours(dataset: Dataset, test: Examples, config: Config, level: float, every: int) -> list[tuple[float, float]]:
     """(seconds of training, Recall@K) at every judgement, up to the first at `level`."""
-    config = for_log(config, len(dataset.train), len(dataset.items))
+    config = for_log(config, len(dataset.train))
     fit, validation = split_validation(dataset.train, config.train)
     begun = time.perf_counter()
     trainer = Trainer(dataset, examples_to_learn(fit, config), config)

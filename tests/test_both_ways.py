@@ -95,7 +95,7 @@ def test_a_slow_oracle_agrees(rows: list[tuple[int, int, int]], within: int, in_
 
 def test_small_logs_are_read_both_ways_and_large_ones_forward(tmp_path: Path) -> None:
     dataset, config = small_dataset(tmp_path, {"train": {"both_ways_within": None}})
-    small, large = for_log(config, 30_000, 7), for_log(config, 30_001, 7)
+    small, large = for_log(config, 30_000), for_log(config, 30_001)
     assert (small.train.both_ways_within, large.train.both_ways_within) == (1800.0, 0.0)
     assert examples_to_learn(dataset.train, large) is dataset.train
     learned = examples_to_learn(dataset.train, small)

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shortlist.config import (
-    LARGE_CORPUS,
     SMALL_LOG,
     Config,
     FeatureSettings,
@@ -22,7 +21,6 @@ from shortlist.config import (
     feature_settings,
     for_log,
     load_config,
-    overridden,
 )
 from shortlist.errors import ConfigError
 
@@ -338,23 +336,14 @@ def test_index_settings_that_fit_are_kept() -> None:
 def test_what_depends_on_the_size_of_the_log_is_set_where_it_is_absent() -> None:
     log = {"data": {"events": "e"}, "columns": {"item": "i", "user": "u", "time": "t"}}
     config = config_from_tree(log)
-    small, large = for_log(config, SMALL_LOG, 7), for_log(config, SMALL_LOG + 1, 7)
+    small, large = for_log(config, SMALL_LOG), for_log(config, SMALL_LOG + 1)
     assert (small.model.temperature, small.model.history_dropout, small.train.both_ways_within) == (0.25, 0.0, 1800.0)
     assert (large.model.temperature, large.model.history_dropout, large.train.both_ways_within) == (0.1, 0.3, 0.0)
-    assert for_log(small, SMALL_LOG + 1, 10**6) == small  # what is set stays
+    assert for_log(small, SMALL_LOG + 1) == small  # what is set stays
     without_users = config_from_tree({"data": {"events": "e"}, "columns": {"item": "i", "seed": "s"}})
-    assert for_log(without_users, 7, 7).train.both_ways_within == 0.0
+    assert for_log(without_users, 7).train.both_ways_within == 0.0
     narrow = config_from_tree({**log, "model": {"temperature_bounds": [0.02, 0.2]}})
-    assert for_log(narrow, 7, 7).model.temperature == 0.2
-
-
-def test_vectors_are_shorter_for_a_large_corpus_where_no_length_is_set() -> None:
-    config = config_from_tree({"data": {"events": "e"}, "columns": {"item": "i"}})
-    assert for_log(config, 7, LARGE_CORPUS - 1).model.widths == (512, 384)
-    assert for_log(config, 7, LARGE_CORPUS).model.widths == (512, 128)
-    assert for_log(overridden(config, ["model.hidden=[19, 11]"]), 7, LARGE_CORPUS).model.widths == (19, 11)
-    with pytest.raises(ValueError, match=r"model\.hidden must be resolved: call for_log"):
-        _ = config.model.widths
+    assert for_log(narrow, 7).model.temperature == 0.2
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def examples_to_learn(fit: Examples, config: Config) -> Examples:
     """The examples `fit`, and behind them the sessions read backwards where `train.both_ways_within` (resolved by `for_log`) is above 0."""
     within = config.train.both_ways_within
     if within is None:
-        raise ValueError("train.both_ways_within must be resolved: call for_log(config, examples, corpus_size) first")
+        raise ValueError("train.both_ways_within must be resolved: call for_log(config, examples) first")
     return both_ways(fit, within_seconds=within, in_order=config.columns.ties == "in_order") if within else fit
 
 

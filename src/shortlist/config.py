@@ -23,7 +23,6 @@ from shortlist.errors import ConfigError
 LossDesign = Literal["expected_count", "all_corrected", "inclusion", "paper_literal", "uncorrected"]
 Mask = Literal["item", "same_query", "known"]
 SMALL_LOG = 30_000  # examples; such logs are learned more softly, and their sessions both ways
-LARGE_CORPUS = 100_000  # items; from here on vectors are a third as long, for the sake of what holds and searches them
 FeatureKind = Literal["id", "category", "categories", "text", "number", "vector", "item", "items"]
 DayCount = Literal["calendar", "active"]
 HoldoutUnit = Literal["rows", "pairs", "users", "items"]
@@ -82,8 +81,7 @@ class ModelSettings(Section, frozen=True):
     """The two towers."""
 
     embedding_dim: int = 64
-    # ReLU between, none on top; the last is the dimension of the vectors. Absent: 512, then 384, or 128 for a large corpus (for_log)
-    hidden: tuple[int, ...] | None = None
+    hidden: tuple[int, ...] = (512, 128)  # ReLU between, none on top; the last is the dimension of the vectors
     temperature: float | None = None  # absent: .1, or .25 for a small log (for_log), which wants a softer softmax
     learn_temperature: bool = False
     temperature_bounds: tuple[float, float] = (0.02, 1.0)
@@ -99,13 +97,6 @@ class ModelSettings(Section, frozen=True):
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
     singleton_id_dropout: float = 0.5  # the same share for a positive that the window chose once: without this choice it would be new
     history_dropout: float | None = None  # share of history items hidden in training; absent: .3, or 0 for a small log (for_log)
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """`hidden`. Raises ValueError where it is absent, and `for_log` was not asked for it."""
-        if self.hidden is None:
-            raise ValueError("model.hidden must be resolved: call for_log(config, examples, corpus_size) first")
-        return self.hidden
 
 
 class NegativeSettings(Section, frozen=True):
@@ -279,16 +270,13 @@ def overridden(config: Config, overrides: Iterable[str]) -> Config:
     return config_from_tree(tree)
 
 
-def for_log(config: Config, examples: int, corpus_size: int) -> Config:
-    """The settings with those set that are absent and depend on how many examples there are to train on, and on how many items there
-    are to choose from; others stay as they are."""
+def for_log(config: Config, examples: int) -> Config:
+    """The settings with those set that are absent and depend on others or on how many examples there are to train on; others stay."""
     model, train, negatives, columns = config.model, config.train, config.negatives, config.columns
     is_small = examples <= SMALL_LOG
     if model.temperature is None:
         low, high = model.temperature_bounds
         model = msgspec.structs.replace(model, temperature=min(max(0.25 if is_small else 0.1, low), high))
-    if model.hidden is None:
-        model = msgspec.structs.replace(model, hidden=(512, 128 if corpus_size >= LARGE_CORPUS else 384))
     if model.history_dropout is None:
         model = msgspec.structs.replace(model, history_dropout=0.0 if is_small else 0.3)
     if train.both_ways_within is None:
@@ -375,8 +363,8 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             f"model.temperature must lie within model.temperature_bounds: got {model.temperature} for {list(model.temperature_bounds)}",
         ),
         (
-            model.hidden is None or min((*model.hidden, 1)) >= 1 <= len(model.hidden),
-            f"model.hidden needs one or more positive widths: got {list(model.hidden or ())}",
+            min((*model.hidden, 1)) >= 1 <= len(model.hidden),
+            f"model.hidden needs one or more positive widths: got {list(model.hidden)}",
         ),
         (model.embedding_dim > 0, f"model.embedding_dim must be positive: got {model.embedding_dim}"),
         (0 <= model.id_dropout < 1, f"model.id_dropout is a share in [0, 1): got {model.id_dropout}"),

@@ -93,7 +93,7 @@ def _in_threads(work: Callable[[slice], None], blocks: Iterable[slice]) -> None:
 
 def _widths(model: TwoTower) -> tuple[int, int]:
     """Of an embedding and of a searched vector."""
-    dim = model.settings.widths[-1]
+    dim = model.settings.hidden[-1]
     return dim, dim + 1 if model.settings.item_bias else dim
 
 
@@ -107,7 +107,7 @@ def encode_queries(
 ) -> NDArray[np.float32]:
     """(N, S) vectors of the queries, to be searched among `Corpus.vector`; `embedding` is `Corpus.embedding`."""
     known = torch.from_numpy(embedding)
-    dim = model.settings.widths[-1]
+    dim = model.settings.hidden[-1]
     encoded = np.ones((len(queries), _widths(model)[1]), np.float32)  # a bias meets 1
 
     @torch.no_grad()

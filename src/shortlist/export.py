@@ -151,12 +151,12 @@ class _SearchingQuery(nn.Module):
 
 def _item_example(run: Run) -> tuple[torch.Tensor, ...]:
     settings = run.config.model
-    return torch.zeros(2, input_width(run.item_encoder, settings)), torch.zeros(2, 1), torch.zeros(2, settings.widths[-1])
+    return torch.zeros(2, input_width(run.item_encoder, settings)), torch.zeros(2, 1), torch.zeros(2, settings.hidden[-1])
 
 
 def _query_example(run: Run) -> tuple[torch.Tensor, ...]:
     settings, encoder = run.config.model, run.query_encoder
-    dim, last = settings.widths[-1], max(encoder.history_last, 1)
+    dim, last = settings.hidden[-1], max(encoder.history_last, 1)
     width = input_width(encoder.user, settings) + input_width(encoder.context, settings)
     return torch.zeros(2, dim), torch.zeros(2, 1), torch.zeros(2, last, dim), torch.zeros(2, last), torch.zeros(2, width)
 

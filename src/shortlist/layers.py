@@ -22,7 +22,7 @@ def hidden_layers(width: int, settings: ModelSettings) -> nn.Sequential:
     With `linear_path` the top weights start at 0, so that the linear path speaks alone at first.
     """
     layers: list[nn.Module] = [CrossLayers(width, settings.cross_layers, settings.cross_rank)] if settings.cross_layers else []
-    for out in settings.widths:
+    for out in settings.hidden:
         layers += [nn.Linear(width, out), nn.ReLU(inplace=True)]  # the product is not needed once it is cut off
         width = out
     stack = nn.Sequential(*layers[:-1])
@@ -131,7 +131,7 @@ class HistoryPooling(nn.Module):
 
     def __init__(self, last: int, settings: ModelSettings) -> None:
         super().__init__()
-        self.kind, dim = settings.history_pooling, settings.widths[-1]
+        self.kind, dim = settings.history_pooling, settings.hidden[-1]
         start = -0.5 * torch.log(1.0 + torch.arange(max(last, 1)))
         self.position = nn.Parameter(torch.zeros_like(start) if self.kind == "mean" else start)
         self.position.requires_grad_(self.kind != "mean")

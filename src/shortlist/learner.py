@@ -96,7 +96,7 @@ class Learner:
         """
         if config.negatives.mined_from is not None and mine is None:
             raise ConfigError("negatives.mined_from needs a miner, which only `shortlist train` and `evaluate` open; take it out here")
-        config = for_log(config, len(dataset.train), len(dataset.items))
+        config = for_log(config, len(dataset.train))
         settings = config.train
         counts = np.bincount(examples.item_row, minlength=len(dataset.items))
         generator = torch.Generator().manual_seed(settings.seed)
@@ -341,7 +341,7 @@ def _memory(config: Config, corpus_size: int) -> VectorMemory | None:
         return None
     return VectorMemory(
         corpus_size=corpus_size,
-        dim=config.model.widths[-1] + 1,
+        dim=config.model.hidden[-1] + 1,
         queue_size=negatives.queue_batches * negatives.batch_size,
         caches=negatives.cached > 0,
     )

@@ -111,7 +111,7 @@ def prepare_run(project: Project, train_log: EventLog, folder: Path, *, dataset:
     shutil.rmtree(made, ignore_errors=True)
     try:
         dataset = make_dataset(project, train_log, folder=made) if dataset is None else _on_disk(dataset, made)
-        config = for_log(project.config, len(dataset.train), len(dataset.items))
+        config = for_log(project.config, len(dataset.train))
         facts = run_facts(config, dataset, train_log)
         claim(folder, facts)
     except BaseException:

@@ -53,7 +53,7 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
     days = rolling_days(project.log, project.config)
     first = rolling_split(project.log, days[0], settings.train_days, settings.test_days, days=settings.days)
     dataset = make_dataset(project, first.train_log)
-    project = replace(project, config=for_log(project.config, len(dataset.train), len(dataset.items)))
+    project = replace(project, config=for_log(project.config, len(dataset.train)))
     facts = {**run_facts(project.config, dataset, first.train_log), "sequential_days": [day.isoformat() for day in days]}
     claim(folder, facts)
     trainer = Trainer(dataset, dataset.train, project.config)

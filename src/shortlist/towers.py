@@ -52,7 +52,7 @@ class ItemTower(nn.Module):
 
     def __init__(self, width: int, settings: ModelSettings, *, learns_bias: bool) -> None:
         super().__init__()
-        dim = settings.widths[-1]
+        dim = settings.hidden[-1]
         self.embedding = nn.Linear(width, dim, bias=False)
         self.is_table = settings.item_tower == "table"
         self.mlp = None if self.is_table else hidden_layers(width, settings)
@@ -85,7 +85,7 @@ class QueryTower(nn.Module):
 
     def __init__(self, width: int, history_last: int, settings: ModelSettings) -> None:
         super().__init__()
-        dim = settings.widths[-1]
+        dim = settings.hidden[-1]
         self.mlp = hidden_layers(2 * dim + 2 + width, settings)
         # A query without seed and history must not be the zero vector: its direction has a gradient of 1 / NORM_FLOOR, and
         # one such gradient would stay in Adagrad's sums and freeze the layer.
@@ -119,7 +119,7 @@ class TwoTower(nn.Module):
     def __init__(self, item_encoder: TableEncoder, query_encoder: QueryEncoder, settings: ModelSettings) -> None:
         super().__init__()
         if settings.temperature is None:
-            raise ValueError("model.temperature must be resolved: call for_log(config, examples, corpus_size) first")
+            raise ValueError("model.temperature must be resolved: call for_log(config, examples) first")
         self.settings = settings
         self.history_last = query_encoder.history_last
         self.sees_items = query_encoder.has_seed or query_encoder.history_last > 0
@@ -262,7 +262,7 @@ def initial_tables(
         if table.endswith(BIAS):
             tables[table] = _initial_biases(dataset, id_feature, item_counts)
         else:
-            width = settings.widths[-1]
+            width = settings.hidden[-1]
             tables[table] = torch.randn(len(tables[f"item/{id_feature}"]), width, generator=generator) * width**-0.5
     return tables
 

@@ -26,7 +26,7 @@ def test_a_variant_changes_what_it_names_and_nothing_else(config: Config) -> Non
     assert (
         found.model == msgspec.structs.replace(config.model, popularity="learned")
         and found.negatives == config.negatives
-        and found.train == config.train
+        and found.train == msgspec.structs.replace(config.train, calibrate=False)
     )
     assert changed(config, COLD["weight .3"]).negatives.unchosen_weight == 0.3
 

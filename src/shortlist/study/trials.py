@@ -126,7 +126,7 @@ def baseline_trial(prepared: Prepared, config: Config, name: str) -> Trial | str
 
 def train_model(dataset: Dataset, config: Config, log: TrainLog, watch: Watch | None = None) -> Trainer:
     """The trainer after its training, with the best epoch's weights; `watch` sees the validation loss of every epoch."""
-    config = for_log(config, len(dataset.train), len(dataset.items))
+    config = for_log(config, len(dataset.train))
     fit, validation = split_validation(dataset.train, config.train)
     trainer = Trainer(dataset, examples_to_learn(fit, config), config)
     kept = held_out(dataset, fit, validation, trainer.learner.negatives)

@@ -47,23 +47,28 @@ _DESIGNS: dict[str, Changes] = {
     "full softmax": {"negatives": {"kind": "full"}},
 }
 
-COLD_DEFAULT = "default: weight .1, singletons hidden .5"
+COLD_DEFAULT = "default: index draws from chosen items, calibrated"
+_CORPUS = {"index_from": "corpus"}
+_NOT_HIDDEN = {"singleton_id_dropout": 0.0}
+_RAW: Changes = {"train": {"calibrate": False}}
 COLD: dict[str, Changes] = {
-    "plain MNS (weight 1, none hidden)": {"model": {"singleton_id_dropout": 0.0}, "negatives": {"unchosen_weight": 1.0}},
-    "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}},
-    "index draws from chosen items": {"negatives": {"index_from": "chosen"}},
+    "plain MNS (weight 1, none hidden)": {"model": _NOT_HIDDEN, "negatives": {**_CORPUS, "unchosen_weight": 1.0}, **_RAW},
+    "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}, **_RAW},
+    "in-batch alone, calibrated": {"negatives": {"index_batch_size": 0}},
+    "index draws from chosen items": {"negatives": {"index_from": "chosen"}, **_RAW},
     COLD_DEFAULT: {},
-    "weight .1, none hidden": {"model": {"singleton_id_dropout": 0.0}},
-    "weight .3": {"negatives": {"unchosen_weight": 0.3}},
-    "weight .01": {"negatives": {"unchosen_weight": 0.01}},
-    "weight .01, none hidden": {"model": {"singleton_id_dropout": 0.0}, "negatives": {"unchosen_weight": 0.01}},
-    "weight .001, none hidden": {"model": {"singleton_id_dropout": 0.0}, "negatives": {"unchosen_weight": 0.001}},
-    "id dropout .5": {"model": {"id_dropout": 0.5}},
-    "weight 1, logq_weight .5": {"negatives": {"unchosen_weight": 1.0}, "loss": {"logq_weight": 0.5}},
+    "default, none hidden": {"model": _NOT_HIDDEN},
+    "weight .1": {"negatives": _CORPUS, **_RAW},
+    "weight .1, calibrated": {"negatives": _CORPUS},
+    "weight .1, none hidden": {"model": _NOT_HIDDEN, "negatives": _CORPUS, **_RAW},
+    "weight .3": {"negatives": {**_CORPUS, "unchosen_weight": 0.3}, **_RAW},
+    "weight .01": {"negatives": {**_CORPUS, "unchosen_weight": 0.01}, **_RAW},
+    "weight .001, none hidden": {"model": _NOT_HIDDEN, "negatives": {**_CORPUS, "unchosen_weight": 0.001}, **_RAW},
+    "weight 1, logq_weight .5": {"negatives": {**_CORPUS, "unchosen_weight": 1.0}, "loss": {"logq_weight": 0.5}, **_RAW},
     "no item bias": {"model": {"item_bias": False}},
 }
-DESIGNS: dict[str, Changes] = {  # the bias is learned: a fixed one would put back what a design left out
-    variant: {**changes, "model": {"popularity": "learned", **changes.get("model", {})}} for variant, changes in _DESIGNS.items()
+DESIGNS: dict[str, Changes] = {  # the bias is learned and nothing is calibrated: either would put back what a design left out
+    variant: {**changes, "model": {"popularity": "learned", **changes.get("model", {})}, **_RAW} for variant, changes in _DESIGNS.items()
 }
 PAPER_TOWERS: Changes = {  # Yang et al., section 4.2: an MLP on each side, a bag of the history, no bias
     "model": {"linear_path": False, "item_bias": False, "history_pooling": "mean", "id_dropout": 0.0, "singleton_id_dropout": 0.0}
