@@ -106,15 +106,15 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeyp
 # --- what becomes of it in a model
 
 
-def calibrated(folder: Path, popularity: str, **train: object) -> tuple[Learner, HeldOut, Config, dict[str, object]]:
-    """A learner after some steps, calibrated; its dataset's last items were never chosen."""
+def learned(folder: Path, popularity: str, **train: object) -> tuple[Learner, HeldOut, Config]:
+    """A learner after some steps, and what was held out of it; its dataset's last items were never chosen."""
     dataset, config = small_dataset(folder, {"model": {"popularity": popularity}, "train": train, "evaluate": {"seen_items": "rank"}})
     fit, validation = split_validation(dataset.train, config.train)
     learner = Learner(dataset, fit, config)
     for step in range(5):
         learner.learn(learner.maker.make(step))
     kept = held_out(dataset, fit, validation, learner.negatives)
-    return learner, kept, config, {}
+    return learner, kept, config
 
 
 def scores(learner: Learner, dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -128,7 +128,7 @@ def scores(learner: Learner, dataset: Dataset) -> tuple[NDArray[np.float64], NDA
 
 @pytest.mark.parametrize("popularity", ["learned", "recent"])
 def test_what_is_searched_has_the_three_numbers_in_it(tmp_path: Path, popularity: str) -> None:
-    learner, kept, config, _ = calibrated(tmp_path, popularity)
+    learner, kept, config = learned(tmp_path, popularity)
     dataset = learner.dataset
     similarity, bias = scores(learner, dataset)
     found = calibrate(learner, kept, config.evaluate)
@@ -145,9 +145,9 @@ def test_what_is_searched_has_the_three_numbers_in_it(tmp_path: Path, popularity
     np.testing.assert_allclose(bias_after - bias_after.mean(), expected - expected.mean(), atol=2e-3)
 
 
-def test_a_prior_is_set_though_nothing_is_held_out(tmp_path: Path) -> None:
-    learner, kept, config, _ = calibrated(tmp_path, "recent", validation_fraction=0.0)
-    assert len(kept.examples) == 0
+@pytest.mark.parametrize("train", [{"validation_fraction": 0.0}, {"calibrate": False}], ids=str)
+def test_a_prior_is_set_though_nothing_is_fitted(tmp_path: Path, train: dict[str, object]) -> None:
+    learner, kept, config = learned(tmp_path, "recent", **train)
     temperature = float(learner.model.temperature)
     found = calibrate(learner, kept, config.evaluate)
     assert (found["scale"], found["popularity"], found["level"]) == (1, 1, 0)
@@ -160,7 +160,7 @@ def test_a_prior_is_set_though_nothing_is_held_out(tmp_path: Path) -> None:
 
 
 def test_what_is_switched_off_changes_nothing(tmp_path: Path) -> None:
-    learner, kept, config, _ = calibrated(tmp_path, "learned", calibrate=False)
+    learner, kept, config = learned(tmp_path, "learned", calibrate=False)
     before = {name: value.clone() for name, value in learner.weights().items()}
     assert calibrate(learner, kept, config.evaluate) == {}
     assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())

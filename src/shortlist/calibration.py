@@ -57,19 +57,23 @@ def has_recent_popularity(settings: ModelSettings) -> bool:
 def calibrate(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -> dict[str, Any]:
     """What was found; the learner's temperature and item biases are then those that are published.
 
-    held_out   what the learner did not learn from; may be empty: then a prior is set, and nothing else
+    held_out   what the learner did not learn from; may be empty
     settings   lists leave out what is judged to be left out: it is no alternative here either
 
-    Does nothing to a model without biases or ids, nor where `train.calibrate` is off.
+    Does nothing to a model without biases or ids. Where nothing is held out, or `train.calibrate` is off, recent popularity becomes
+    the bias, and nothing is fitted.
     """
     model, dataset, train = learner.model, learner.dataset, learner.dataset.train
-    if model.id_feature is None or not model.settings.item_bias or not learner.settings.calibrate:
-        return {}
     is_recent, size = has_recent_popularity(model.settings), len(dataset.items)
-    if is_recent and len(held_out.fit):
-        fit = held_out.fit
-        _set_biases(learner, held_out.dataset, fit_prior(fit.item_row, fit.time, fit.weight, size))
-    calibration = _of_held_out(learner, held_out, settings)
+    is_fitted = learner.settings.calibrate and len(held_out.examples) > 0
+    if model.id_feature is None or not model.settings.item_bias or not (is_recent or is_fitted):
+        return {}
+    calibration = Calibration()
+    if is_fitted:
+        if is_recent:
+            fit = held_out.fit
+            _set_biases(learner, held_out.dataset, fit_prior(fit.item_row, fit.time, fit.weight, size))
+        calibration = _of_held_out(learner, held_out, settings)
     facts: dict[str, Any] = asdict(calibration)
     if is_recent:
         prior = fit_prior(train.item_row, train.time, train.weight, size)
