@@ -91,9 +91,7 @@ def shop(folder: Path, items: int) -> tuple[TwoTower, dict[str, torch.Tensor], D
     project = open_project(load_config(path, ["evaluate.protocol='holdout'"]))
     dataset = make_dataset(project, project.log)
     torch.manual_seed(0)
-    model = TwoTower(
-        dataset.item_encoder, dataset.query_encoder, for_log(project.config, len(dataset.train)).model
-    ).eval()
+    model = TwoTower(dataset.item_encoder, dataset.query_encoder, for_log(project.config, len(dataset.train)).model).eval()
     return model, initial_tables(dataset, model.settings, torch.Generator().manual_seed(0), dataset.item_counts), dataset
 
 

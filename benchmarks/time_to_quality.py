@@ -155,7 +155,7 @@ def run_ours(dataset: Dataset, test: Examples, config: Config, level: float, eve
     fit, validation = split_validation(dataset.train, config.train)
     begun = time.perf_counter()
     trainer = Trainer(dataset, examples_to_learn(fit, config), config)
-    kept = held_out(dataset, fit, validation, trainer.learner.negatives)
+    kept = held_out(trainer.learner, fit, validation)
     judge = Judge(trainer, kept, test, config)
     judge.level, judge.every, judge.started = level, every, begun
     with contextlib.suppress(Reached):

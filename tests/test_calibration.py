@@ -15,13 +15,13 @@ from small_project import small_dataset
 
 from shortlist import calibration as module
 from shortlist.calibration import Calibration, calibrate, likeliest
-from shortlist.config import Config
+from shortlist.config import Config, overridden
 from shortlist.dataset import Dataset
 from shortlist.encode import encode_corpus, encode_queries
 from shortlist.held_out import HeldOut, held_out
 from shortlist.learner import Learner
 from shortlist.prior import fit_prior
-from shortlist.run import split_validation
+from shortlist.run import settings_key, split_validation
 from shortlist.towers import BIAS
 
 QUERIES, ITEMS, DIM = 4001, 53, 11
@@ -90,7 +90,7 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeyp
             logits = np.exp(point[0]) * (items.astype(float) @ queries[row]) + point[1] * bias.astype(float) + point[2] * never
             open_to = [item for item in range(ITEMS) if item == own or item not in known[row]]
             total += np.log(np.exp(logits[open_to]).sum()) - logits[own]
-        return float(total)
+        return float(total) / 101
 
     monkeypatch.setattr(module, "_CELLS_AT_ONCE", 7 * ITEMS)
     tensors = (torch.from_numpy(array) for array in (queries, items, positive, other))
@@ -98,9 +98,9 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeyp
     point = np.array([0.3, 0.7, -1.1])
     value, slope = problem.value(point)
     assert value == pytest.approx(oracle(point), rel=1e-5)
-    np.testing.assert_allclose(slope, approx_fprime(point, oracle, 1e-5), atol=2e-2)
+    np.testing.assert_allclose(slope, approx_fprime(point, oracle, 1e-5), atol=2e-4)
     curvature = np.array([approx_fprime(point, lambda at, part=part: problem.value(at)[1][part], 1e-3) for part in range(3)])
-    np.testing.assert_allclose(problem.hessian(point), curvature, rtol=2e-2, atol=0.2)
+    np.testing.assert_allclose(problem.hessian(point), curvature, rtol=2e-2, atol=2e-3)
 
 
 # --- what becomes of it in a model
@@ -113,7 +113,7 @@ def learned(folder: Path, popularity: str, **train: object) -> tuple[Learner, He
     learner = Learner(dataset, fit, config)
     for step in range(5):
         learner.learn(learner.maker.make(step))
-    kept = held_out(dataset, fit, validation, learner.negatives)
+    kept = held_out(learner, fit, validation)
     return learner, kept, config
 
 
@@ -179,6 +179,29 @@ def test_a_fixed_bias_is_not_learned(tmp_path: Path) -> None:
     assert learner.model.item.bias is None
 
 
+@pytest.mark.parametrize("popularity", ["learned", "recent"])
+def test_an_item_that_only_held_out_choices_chose_is_published_as_one_that_nobody_chose(tmp_path: Path, popularity: str) -> None:
+    """Its id row would be the noise that it started as. With recent popularity its own bias is known all the same."""
+    dataset, config = small_dataset(tmp_path, {"model": {"popularity": popularity}, "evaluate": {"seen_items": "rank"}})
+    only_held_out = dataset.train.item_row < 5
+    fit, rest = (dataset.train.take(np.flatnonzero(chosen)) for chosen in (~only_held_out, only_held_out))
+    learner = Learner(dataset, fit, config)
+    learner.learn(learner.maker.make(0))
+    name = learner.model.id_feature
+    ids = dataset.item_features[str(name)].values[:5].astype(np.int64)  # type: ignore[union-attr]
+    before = learner.tables.weights[f"item/{name}"].clone()
+    found = calibrate(learner, held_out(learner, fit, rest), config.evaluate)
+    rows, biases = learner.tables.weights[f"item/{name}"], learner.tables.weights[f"item/{name}{BIAS}"]
+    sums = learner.tables.sums[f"item/{name}"][torch.from_numpy(ids)]
+    still = (sums == config.train.adagrad_start).all(dim=1)
+    assert still.any()
+    for row, is_still in zip(ids.tolist(), still.tolist(), strict=True):
+        # one that was looked at as a seed or in a history has learned something in that role, and keeps it
+        assert torch.equal(rows[row], rows[1 + row % 3] if is_still else before[row])
+        assert torch.equal(biases[row], biases[1 + row % 3]) is (popularity == "learned")
+    assert found["level"] != 0
+
+
 # --- the choices held out
 
 
@@ -186,7 +209,7 @@ def test_an_item_that_only_held_out_choices_chose_is_shown_as_unknown(tmp_path: 
     dataset, config = small_dataset(tmp_path)
     learner = Learner(dataset, dataset.train, config)
     fit = dataset.train.take(np.flatnonzero(dataset.train.item_row >= 5))  # items 0..4 are held out
-    kept = held_out(dataset, fit, dataset.train, learner.negatives)
+    kept = held_out(learner, fit, dataset.train)
     assert kept.never.nonzero()[0].tolist() == [0, 1, 2, 3, 4, *range(46, 53)]
     name = dataset.item_encoder.id_feature()
     assert name is not None
@@ -200,7 +223,7 @@ def test_the_loss_is_that_of_the_best_level_where_no_negative_told_it(tmp_path: 
     dataset, config = small_dataset(tmp_path, {"negatives": {"index_from": index_from, "unchosen_weight": 1.0}})
     learner = Learner(dataset, dataset.train, config)
     fit = dataset.train.take(np.flatnonzero(dataset.train.item_row >= 5))
-    kept = held_out(dataset, fit, dataset.train, learner.negatives)
+    kept = held_out(learner, fit, dataset.train)
     assert kept.level_free is free
     tables, found = learner.tables.weights, kept.loss(learner.model, learner.tables.weights)
     corpus = encode_corpus(learner.model, tables, kept.dataset.item_features)
@@ -215,6 +238,19 @@ def test_the_loss_is_that_of_the_best_level_where_no_negative_told_it(tmp_path: 
     least = min(loss(level) for level in np.arange(-4, 4, 0.01)) if free else loss(0.0)
     assert found == pytest.approx(least, abs=1e-4)
     assert min(loss(0.0), loss(-4.0), loss(4.0)) > least or not free
+
+
+def test_no_level_is_free_where_nothing_will_set_it(tmp_path: Path) -> None:
+    dataset, config = small_dataset(tmp_path, {"negatives": {"index_from": "chosen"}, "train": {"calibrate": False}})
+    assert not held_out(Learner(dataset, dataset.train, config), dataset.train, dataset.train).level_free
+
+
+def test_a_run_that_is_calibrated_is_another_one_where_lists_leave_out_something_else(tmp_path: Path) -> None:
+    _, config = small_dataset(tmp_path)
+    others = [overridden(config, [f"evaluate.{setting}"]) for setting in ("seen_items=exclude_seed", "repeats=drop")]
+    assert len({settings_key(config), *(settings_key(other) for other in others)}) == 3
+    raw = [overridden(other, ["train.calibrate=false"]) for other in (config, *others)]
+    assert len({settings_key(other) for other in raw}) == 1
 
 
 def test_levels_are_free_unless_uniform_draws_bring_items_that_nobody_chose(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def backtest(
 
 
 def train_latest(project: Project, folder: Path, *, log_to: LogTo) -> Run:
-    """The run of the latest window, to be published: nothing is held out but what early stopping looks at."""
+    """The run of the latest window, to be published: nothing is held out but what early stopping and calibration look at."""
     run = prepare_run(project, latest_window(project.log, project.config), folder)
     del project  # where nobody else holds it, its log is gone before training begins
     return train_prepared(run, log_to=lambda path: log_to(path, "training"))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shortlist.config import Mask
 from shortlist.dataset import Dataset, Examples
 from shortlist.features.arrays import FeatureArray, Ids
-from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, CategoryEncoder
+from shortlist.features.vocabulary import CategoryEncoder
 from shortlist.local_rows import Features, localise, taken
 from shortlist.masks import KnownItems, known_items, same_query_cells
 from shortlist.negatives import MixedNegatives, Negatives
@@ -205,8 +205,8 @@ class BatchMaker:
         ids = items[name]
         encoder = self.dataset.item_encoder.features[name].encoder
         assert isinstance(ids, Ids) and isinstance(encoder, CategoryEncoder)
-        buckets = encoder.vocabulary.unknown_buckets
-        hidden = FIRST_UNKNOWN_ROW + rng.integers(0, buckets, len(ids)).astype(np.int32)
+        unknown = encoder.vocabulary.unknown
+        hidden = rng.integers(0, len(unknown), len(ids)).astype(np.int32) + np.int32(unknown.start)
         return {**items, name: Ids(np.where(rng.random(len(ids)) < share, hidden, ids.values))}
 
 

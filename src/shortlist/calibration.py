@@ -8,8 +8,10 @@ d   the level of items that nobody chose. They are never a positive, so that as 
     would learn nothing but "not chosen"; where they are none (negatives.index_from = "chosen"), nothing is learned of their
     level. But held-out choices fall on items that had not been chosen before, and how often they do says it.
 
-The three are those under which the held-out choices are likeliest, by the softmax over the whole corpus: it is convex in
-(s, a, d). They end in the temperature, the biases and the bias of the unknown ids: search stays one inner product.
+The three are those under which the held-out choices are likeliest, by the softmax over the whole corpus; each choice that is
+rewarded counts once, as in evaluation. They end in the temperature, the biases and the bias of the unknown ids: search stays one
+inner product. Of an item that only held-out choices chose no more is learned than of one that nobody chose, and it is published as
+such; but where the bias is recent popularity, it has its own.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ from shortlist.config import EvaluateSettings, ModelSettings
 from shortlist.dataset import Dataset
 from shortlist.encode import encode_corpus, encode_queries
 from shortlist.features.arrays import Ids
-from shortlist.held_out import HeldOut, id_vocabulary
+from shortlist.held_out import HeldOut, id_vocabulary, is_calibrated, unknown_row
 from shortlist.learner import Learner
 from shortlist.prior import Prior, fit_prior
-from shortlist.towers import BIAS
+from shortlist.towers import BIAS, extra_tables
 from shortlist.unlisted import is_tested, unlisted
 
 _MOST_CELLS = 100_000_000  # of held-out queries by items that are scored...
@@ -38,6 +40,7 @@ _FEWEST_QUERIES = 200  # ...or more, where the corpus is so large that fewer que
 _CELLS_AT_ONCE = 1 << 24
 # What is believed before anything is seen, normal, in nats: without held-out choices of some kind nothing runs away
 _LOG_SCALE_DEVIATION, _POPULARITY_DEVIATION, _LEVEL_DEVIATION = 1.0, 1.0, 3.0
+_FLAT = 1e-4  # nats a query and unit: the slope at which the search for the three ends
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,15 @@ def calibrate(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -
     """What was found; the learner's temperature and item biases are then those that are published.
 
     held_out   what the learner did not learn from; may be empty
-    settings   lists leave out what is judged to be left out: it is no alternative here either
+    settings   what lists leave out when they are judged is no alternative here either, and choices not judged are not looked at
 
     Does nothing to a model without biases or ids. Where nothing is held out, or `train.calibrate` is off, recent popularity becomes
     the bias, and nothing is fitted.
     """
     model, dataset, train = learner.model, learner.dataset, learner.dataset.train
     is_recent, size = has_recent_popularity(model.settings), len(dataset.items)
-    is_fitted = learner.settings.calibrate and len(held_out.examples) > 0
-    if model.id_feature is None or not model.settings.item_bias or not (is_recent or is_fitted):
+    is_fitted = is_calibrated(learner) and len(held_out.examples) > 0
+    if model.id_feature is None or not (is_recent or is_fitted):
         return {}
     calibration = Calibration()
     if is_fitted:
@@ -75,11 +78,12 @@ def calibrate(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -
             _set_biases(learner, held_out.dataset, fit_prior(fit.item_row, fit.time, fit.weight, size))
         calibration = _of_held_out(learner, held_out, settings)
     facts: dict[str, Any] = asdict(calibration)
+    _forget_noise(learner, held_out)
     if is_recent:
         prior = fit_prior(train.item_row, train.time, train.weight, size)
         _set_biases(learner, dataset, prior)
         facts["prior"] = prior.weights
-    _apply(learner, dataset, calibration)
+    _apply(learner, held_out.never, calibration)
     return {**facts, "temperature": float(model.temperature.detach())}
 
 
@@ -99,27 +103,34 @@ def likeliest(
     never      (M,) items that were never chosen
     left_out   rows of items that are no alternatives, by query, -1 = none; None = all are
     """
-    other = np.stack([np.ones_like(bias), bias - bias.mean(), never.astype(np.float32)], axis=1)
-    problem = _Likelihood(torch.from_numpy(queries), torch.from_numpy(items), torch.from_numpy(positive), torch.from_numpy(other), left_out)
-    found = minimize(problem.value, np.array([0.0, 1.0, 0.0]), jac=True, hess=problem.hessian, method="trust-exact", options={"gtol": 1e-2})
+    terms = np.stack([np.ones_like(bias), bias - bias.mean(), never.astype(np.float32)], axis=1)
+    problem = _Likelihood(torch.from_numpy(queries), torch.from_numpy(items), torch.from_numpy(positive), torch.from_numpy(terms), left_out)
+    found = minimize(
+        problem.value,
+        np.array([0.0, 1.0, 0.0]),
+        jac=True,
+        hess=problem.hessian,
+        method="trust-exact",
+        options={"gtol": _FLAT, "maxiter": 50},
+    )
     log_scale, popularity, level = (float(value) for value in found.x)
     return Calibration(float(np.exp(log_scale)), popularity, level)
 
 
 class _Likelihood:
-    """Minus the log-likelihood of N positives, and what was believed before, as a function of (log s, a, d)."""
+    """Minus the mean log-likelihood of N positives and of what was believed before, as a function of (log s, a, d)."""
 
     def __init__(
         self,
         queries: torch.Tensor,
         items: torch.Tensor,
         positive: torch.Tensor,
-        other: torch.Tensor,
+        terms: torch.Tensor,
         left_out: Sequence[NDArray[np.int64]] | None,
     ) -> None:
-        """other   (M, 3) one, the bias, and whether the item was never chosen"""
-        self.queries, self.items, self.positive, self.other, self.left_out = queries, items, positive, other, left_out
-        self.products = torch.cat([other, other[:, 1:2] * other[:, 1:], other[:, 2:]], dim=1)  # 1, b, c, bb, bc, cc = c
+        """terms   (M, 3) one, the bias b, and n: 1 where the item was never chosen, else 0"""
+        self.queries, self.items, self.positive, self.terms, self.left_out = queries, items, positive, terms, left_out
+        self.products = torch.cat([terms, terms[:, 1:2] * terms[:, 1:], terms[:, 2:]], dim=1)  # 1, b, n, bb, bn, nn = n
         self._point, self._hessian = np.full(3, np.nan), np.eye(3)
 
     def value(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -133,7 +144,9 @@ class _Likelihood:
         certainty = np.array([_LOG_SCALE_DEVIATION, _POPULARITY_DEVIATION, _LEVEL_DEVIATION]) ** -2.0
         away = point - np.array([0.0, 1.0, 0.0])
         self._point, self._hessian = point.copy(), curvature + np.diag(certainty)
-        return total + float(certainty @ away**2) / 2, gradient + certainty * away
+        count = len(self.positive)
+        self._hessian /= count
+        return (total + float(certainty @ away**2) / 2) / count, (gradient + certainty * away) / count
 
     def hessian(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
         """(3, 3); it comes with the value, which is asked for first."""
@@ -145,7 +158,7 @@ class _Likelihood:
     def _sums(self, scale: float, popularity: float, level: float) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
         """Minus the log-likelihood, its gradient (3,) and its curvature (3, 3) in (s, a, d), over blocks of queries."""
         total, gradient, curvature = 0.0, np.zeros(3), np.zeros((3, 3))
-        fixed = self.other @ torch.tensor([0.0, popularity, level], dtype=self.other.dtype)  # (M,)
+        fixed = self.terms @ torch.tensor([0.0, popularity, level], dtype=self.terms.dtype)  # (M,)
         at_once = max(1, _CELLS_AT_ONCE // len(self.items))
         for start in range(0, len(self.queries), at_once):
             positive = self.positive[start : start + at_once]
@@ -156,15 +169,15 @@ class _Likelihood:
             log_sum = torch.logsumexp(chance, dim=1)
             total += float((log_sum - own).double().sum())
             chance.sub_(log_sum[:, None]).exp_()
-            plain = (chance @ self.products).double()  # (b, 6) means of 1, b, c, bb, bc, cc
+            plain = (chance @ self.products).double()  # (b, 6) means of 1, b, n, bb, bn, nn
             chance.mul_(similarity)
-            crossed = (chance @ self.other).double()  # (b, 3) means of x, xb, xc
+            crossed = (chance @ self.terms).double()  # (b, 3) means of x, xb, xn
             squared = chance.mul_(similarity).sum(dim=1, dtype=torch.float64)  # (b,) mean of xx
             mean = torch.stack([crossed[:, 0], plain[:, 1], plain[:, 2]], dim=1)
-            seen = torch.stack([similarity.gather(1, positive[:, None])[:, 0], self.other[positive, 1], self.other[positive, 2]], dim=1)
+            seen = torch.stack([similarity.gather(1, positive[:, None])[:, 0], self.terms[positive, 1], self.terms[positive, 2]], dim=1)
             gradient += (mean - seen).sum(dim=0).numpy()
-            xx, (xb, xc), (bb, bc, cc) = squared.sum(), crossed[:, 1:].sum(dim=0), plain[:, 3:].sum(dim=0)
-            curvature += (torch.tensor([[xx, xb, xc], [xb, bb, bc], [xc, bc, cc]]) - mean.T @ mean).numpy()
+            xx, (xb, xn), (bb, bn, nn) = squared.sum(), crossed[:, 1:].sum(dim=0), plain[:, 3:].sum(dim=0)
+            curvature += (torch.tensor([[xx, xb, xn], [xb, bb, bn], [xn, bn, nn]]) - mean.T @ mean).numpy()
         return total, gradient, curvature
 
     def _leave_out(self, logits: torch.Tensor, start: int, positive: torch.Tensor) -> None:
@@ -179,7 +192,9 @@ class _Likelihood:
 def _of_held_out(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -> Calibration:
     """What the held-out choices ask for; of many, as many as fit speak, evenly spread."""
     examples = held_out.examples
-    examples = examples.take(np.flatnonzero(is_tested(examples, settings) & (examples.weight > 0)))
+    rewarded = examples.take(np.flatnonzero(examples.weight > 0))
+    tested = rewarded.take(np.flatnonzero(is_tested(rewarded, settings)))
+    examples = tested if len(tested) else rewarded  # a positive is never left out
     if not len(examples):
         return Calibration()
     count = min(len(examples), max(_FEWEST_QUERIES, _MOST_CELLS // len(held_out.never)))
@@ -199,9 +214,21 @@ def _of_held_out(learner: Learner, held_out: HeldOut, settings: EvaluateSettings
 
 
 @torch.no_grad()
-def _apply(learner: Learner, dataset: Dataset, found: Calibration) -> None:
+def _forget_noise(learner: Learner, held_out: HeldOut) -> None:
+    """Nothing comes back: rows of ids that no step has moved, which hold what they started as, become those of unknown ids."""
+    name, dataset = learner.model.id_feature, learner.dataset
+    assert name is not None
+    rows, unknown = _known_rows(dataset, name, held_out.never), id_vocabulary(dataset.item_encoder, name).unknown
+    for table in (f"item/{name}", *extra_tables(learner.model.settings, name)):
+        weights, sums = learner.tables.weights[table], learner.tables.sums[table].numpy()
+        still = rows[(sums[rows] == np.float32(learner.settings.adagrad_start)).all(axis=1)]
+        weights[torch.from_numpy(still)] = weights[torch.from_numpy(unknown_row(still, unknown))]
+
+
+@torch.no_grad()
+def _apply(learner: Learner, never: NDArray[np.bool_], found: Calibration) -> None:
     """The temperature, the biases and the bias of the unknown ids become those that were found."""
-    model = learner.model
+    model, dataset = learner.model, learner.dataset
     assert model.id_feature is not None
     model.log_temperature.sub_(float(np.log(found.scale)))
     table = learner.tables.weights[f"item/{model.id_feature}{BIAS}"].mul_(found.popularity)
@@ -209,6 +236,15 @@ def _apply(learner: Learner, dataset: Dataset, found: Calibration) -> None:
         model.item.bias.weight.mul_(found.popularity)
     unknown = id_vocabulary(dataset.item_encoder, model.id_feature).unknown
     table[unknown.start : unknown.stop] += found.level
+    if not has_recent_popularity(model.settings):
+        table[torch.from_numpy(_known_rows(dataset, model.id_feature, never))] += found.level
+
+
+def _known_rows(dataset: Dataset, name: str, items: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The rows of the id table that those of `items` (M,) have whose id is known."""
+    ids = dataset.item_features[name]
+    assert isinstance(ids, Ids)
+    return ids.values[items & (ids.values >= id_vocabulary(dataset.item_encoder, name).unknown.stop)].astype(np.int64)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from shortlist.errors import ConfigError
 
 LossDesign = Literal["expected_count", "all_corrected", "inclusion", "paper_literal", "uncorrected"]
 Mask = Literal["item", "same_query", "known"]
+FEWEST_TO_HOLD_OUT = 10  # examples: a tenth of fewer is none
 SMALL_LOG = 30_000  # examples; such logs are learned more softly, and their sessions both ways
 FeatureKind = Literal["id", "category", "categories", "text", "number", "vector", "item", "items"]
 DayCount = Literal["calendar", "active"]
@@ -100,15 +101,16 @@ class ModelSettings(Section, frozen=True):
 
 
 class NegativeSettings(Section, frozen=True):
-    """What the softmax of a row sees beside its positive. The default: B-1 other positives, B' uniform items of the corpus."""
+    """What the softmax of a row sees beside its positive. The default: B-1 other positives, B' uniform items of those that were chosen."""
 
     kind: Literal["mixed", "sampled", "full"] = "mixed"  # sampled: no in-batch negatives; full: the whole corpus
     batch_size: int = 1024  # B
     index_batch_size: int = 1024  # B'; for `sampled`, how many distinct items on average
-    index_from: Literal["corpus", "chosen"] | None = None  # chosen: items that the window chose. Absent: chosen where it can (for_log)
+    # chosen: items that the window chose. Absent: those, where held-out choices set the level of the rest, else the corpus (for_log)
+    index_from: Literal["corpus", "chosen"] | None = None
     replacement: bool = False  # draw the B' items with replacement?
     proposal: Literal["uniform", "log_uniform", "unigram"] = "uniform"  # of `sampled`
-    unchosen_weight: float = 0.1  # what an item that nobody chose counts in the softmax's sum; below 1 keeps cold items alive
+    unchosen_weight: float = 0.1  # of items that nobody chose in the softmax's sum, where they are drawn; below 1 keeps them alive
     queue_batches: int = 0  # positives of so many past batches as further negatives, from remembered vectors
     cached: int = 0  # so many further uniform negatives from remembered vectors of the corpus, at no tower cost
     hardest: int = 0  # keep only so many of the hardest negatives a row; biased
@@ -285,7 +287,9 @@ def for_log(config: Config, examples: int) -> Config:
     if negatives.index_from is None:
         # items that are no negatives have no level but what calibration finds, on choices held out
         has_ids = any(settings.kind == "id" for settings in feature_settings(config.item).values())
-        can = train.calibrate and train.validation_fraction > 0 and model.item_bias and has_ids and negatives.mined_from is None
+        holds_out = train.validation_fraction > 0 and examples >= FEWEST_TO_HOLD_OUT
+        is_mixed = negatives.kind == "mixed" and negatives.mined_from is None
+        can = train.calibrate and holds_out and model.item_bias and has_ids and is_mixed
         negatives = msgspec.structs.replace(negatives, index_from="chosen" if can else "corpus")
     return msgspec.structs.replace(config, model=model, train=train, negatives=negatives)
 

@@ -10,7 +10,7 @@ import torch
 
 from shortlist.batches import Batch
 from shortlist.features.arrays import Ids
-from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, CategoryEncoder
+from shortlist.features.vocabulary import CategoryEncoder
 from shortlist.learner import Learner
 from shortlist.losses import accidental_hits, negative_shares
 from shortlist.negatives import MixedNegatives
@@ -106,7 +106,7 @@ def unknown_share(learner: Learner, batch: Batch) -> float | None:
     ids, vocabulary = batch.items.columns[name], encoder.features[name].encoder
     assert isinstance(ids, Ids) and isinstance(vocabulary, CategoryEncoder)
     rows = batch.items.table_rows[name][ids.values[batch.columns]]
-    return float(np.mean(rows < FIRST_UNKNOWN_ROW + vocabulary.vocabulary.unknown_buckets))
+    return float(np.mean(rows < vocabulary.vocabulary.unknown.stop))
 
 
 def _hidden_facts(learner: Learner, batch: Batch) -> dict[str, float]:

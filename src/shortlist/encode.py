@@ -133,37 +133,36 @@ def full_corpus_loss(
     examples: Examples,
     log_weight: NDArray[np.float32],
     *,
-    apart: NDArray[np.bool_] | None = None,
+    free_level: NDArray[np.bool_] | None = None,
 ) -> float:
     """Mean nats per example under the softmax over the whole corpus: what training estimates, without sampling.
 
     log_weight   (M,) natural log of what each item counts in the sum (MixedNegatives.log_weight)
-    apart        (M,) items whose logits may all be moved by one number, here the one that makes the loss least; None = none
+    free_level   (M,) items whose logits may all be moved by one number, here the one that makes the loss least; None = none
     """
     corpus = encode_corpus(model, tables, dataset.item_features)
     vectors = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
     items, offset = torch.from_numpy(corpus.vector), torch.from_numpy(log_weight)
-    own, of_apart, of_rest = [], [], []
-    is_apart = None if apart is None else torch.from_numpy(apart)
+    own, of_free, of_rest = [], [], []
+    free = None if free_level is None else torch.from_numpy(np.flatnonzero(free_level))
     for rows in row_blocks(len(examples), max(1, min(_LOSS_BLOCK, _LOGITS_AT_ONCE // len(items)))):
         logits = (torch.from_numpy(vectors[rows]) @ items.T).div_(model.temperature).add_(offset)  # (b, M)
         own.append(logits.gather(1, torch.from_numpy(examples.item_row[rows].astype(np.int64))[:, None])[:, 0])
-        if is_apart is None:
-            of_rest.append(torch.logsumexp(logits, dim=1))
-        else:
-            of_apart.append(torch.logsumexp(logits[:, is_apart], dim=1))
-            of_rest.append(torch.logsumexp(logits[:, ~is_apart], dim=1))
-    if apart is None:
+        if free is not None:
+            of_free.append(torch.logsumexp(logits.index_select(1, free), dim=1))
+            logits.index_fill_(1, free, -torch.inf)
+        of_rest.append(torch.logsumexp(logits, dim=1))
+    if free_level is None:
         return float((torch.cat(of_rest) - torch.cat(own)).double().mean())
-    return _loss_at_best_level(torch.cat(own), torch.cat(of_apart), torch.cat(of_rest), torch.from_numpy(apart[examples.item_row]))
+    return _loss_at_best_level(torch.cat(own), torch.cat(of_free), torch.cat(of_rest), torch.from_numpy(free_level[examples.item_row]))
 
 
-def _loss_at_best_level(own: torch.Tensor, of_apart: torch.Tensor, of_rest: torch.Tensor, is_apart: torch.Tensor) -> float:
-    """min over d of the mean of log(e^(d + of_apart) + e^of_rest) - own - d [is_apart], each (N,).
+def _loss_at_best_level(own: torch.Tensor, of_free: torch.Tensor, of_rest: torch.Tensor, is_free: torch.Tensor) -> float:
+    """min over d of the mean of log(e^(d + of_free) + e^of_rest) - own - d [is_free], each (N,).
 
-    It is convex in d, and least where the mean chance of the items apart is the share of choices that fell on them.
+    It is convex in d, and least where the mean chance of the items whose level is free is the share of choices that fell on them.
     """
-    ahead, share = (of_apart - of_rest).double(), float(is_apart.double().mean())
+    ahead, share = (of_free - of_rest).double(), float(is_free.double().mean())
     low, high = -_FARTHEST_LEVEL, _FARTHEST_LEVEL
     for _ in range(_HALVINGS):
         level = (low + high) / 2
@@ -171,5 +170,5 @@ def _loss_at_best_level(own: torch.Tensor, of_apart: torch.Tensor, of_rest: torc
             high = level
         else:
             low = level
-    total = torch.logaddexp(of_apart.double() + level, of_rest.double()) - own - level * is_apart
+    total = torch.logaddexp(of_free.double() + level, of_rest.double()) - own - level * is_free
     return float(total.mean())

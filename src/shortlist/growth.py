@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from shortlist.features.encoder import Feature, TableEncoder
-from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, CategoriesEncoder, CategoryEncoder, Vocabulary, fit_vocabulary
+from shortlist.features.vocabulary import CategoriesEncoder, CategoryEncoder, Vocabulary, fit_vocabulary
 from shortlist.learner import Learner, part
 
 
@@ -76,5 +76,5 @@ def _old_rows(old: Learner, new: Learner, table: str) -> NDArray[np.int64]:
     before, after = (encoder.features[name].encoder if name in encoder.features else None for encoder in encoders[side])
     if not isinstance(before, (CategoryEncoder, CategoriesEncoder)) or not isinstance(after, (CategoryEncoder, CategoriesEncoder)):
         return np.arange(len(new.tables.weights[table]))
-    shared = np.arange(FIRST_UNKNOWN_ROW + after.vocabulary.unknown_buckets)  # missing and unknown rows stay where they are
+    shared = np.arange(after.vocabulary.unknown.stop)  # missing and unknown rows stay where they are
     return np.concatenate([shared, before.vocabulary.rows(after.vocabulary.values)]).astype(np.int64)

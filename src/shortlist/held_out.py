@@ -15,7 +15,7 @@ from shortlist.encode import Tables, full_corpus_loss
 from shortlist.features.arrays import FeatureArray, Ids
 from shortlist.features.encoder import TableEncoder
 from shortlist.features.vocabulary import CategoryEncoder, Vocabulary
-from shortlist.negatives import Negatives
+from shortlist.learner import Learner
 from shortlist.towers import TwoTower
 
 
@@ -28,7 +28,7 @@ class HeldOut:
     examples     the choices held out, in the order of the log; may be none
     never        (M,) items that no learned choice chose
     log_weight   (M,) natural log of what each item counts in the softmax's sum
-    level_free   was nothing learned of how likely the items `never` are, because they were no negatives?
+    level_free   is the level of the items `never` left to calibration, because they were no negatives?
     """
 
     dataset: Dataset
@@ -40,25 +40,39 @@ class HeldOut:
 
     def loss(self, model: TwoTower, tables: Tables) -> float:
         """Mean nats per example under the softmax over the whole corpus; where the level of items never chosen is free, at its best."""
-        return full_corpus_loss(model, tables, self.dataset, self.examples, self.log_weight, apart=self.never if self.level_free else None)
+        free = self.never if self.level_free else None
+        return full_corpus_loss(model, tables, self.dataset, self.examples, self.log_weight, free_level=free)
 
 
-def held_out(dataset: Dataset, fit: Examples, examples: Examples, negatives: Negatives) -> HeldOut:
-    """What is known of the held-out `examples` by a model that learns from `fit` with these negatives."""
+def held_out(learner: Learner, fit: Examples, examples: Examples) -> HeldOut:
+    """What a learner of `fit` may know of the held-out `examples`."""
+    dataset = learner.dataset
     never = np.bincount(fit.item_row, minlength=len(dataset.items)) == 0
-    features = without_ids(dataset.item_features, dataset.item_encoder, never)
-    return HeldOut(replace(dataset, item_features=features), fit, examples, never, negatives.log_weight(), not negatives.bring_unchosen)
+    features = with_hidden_ids(dataset.item_features, dataset.item_encoder, never)
+    level_free = is_calibrated(learner) and not learner.negatives.bring_unchosen
+    return HeldOut(replace(dataset, item_features=features), fit, examples, never, learner.negatives.log_weight(), level_free)
 
 
-def without_ids(features: dict[str, FeatureArray], encoder: TableEncoder, hidden: NDArray[np.bool_]) -> dict[str, FeatureArray]:
+def is_calibrated(learner: Learner) -> bool:
+    """Will held-out choices set the level of items never chosen? It is kept in the biases of ids."""
+    return learner.settings.calibrate and learner.model.settings.item_bias and learner.model.id_feature is not None
+
+
+def with_hidden_ids(features: dict[str, FeatureArray], encoder: TableEncoder, hidden: NDArray[np.bool_]) -> dict[str, FeatureArray]:
     """The same features of M items, in which the items `hidden` (M,) have an id that is not known."""
     name = encoder.id_feature()
     if name is None:
         return features
     ids, unknown = features[name], id_vocabulary(encoder, name).unknown
     assert isinstance(ids, Ids)
-    rows = np.where(hidden & (ids.values >= unknown.stop), unknown.start + np.arange(len(ids)) % len(unknown), ids.values)
+    rows = np.where(hidden & (ids.values >= unknown.stop), unknown_row(ids.values, unknown), ids.values)
     return {**features, name: Ids(rows.astype(np.int32))}
+
+
+def unknown_row(rows: NDArray[np.integer], unknown: range) -> NDArray[np.integer]:
+    """Which of the unknown rows stands for each id row: any, but always the same."""
+    chosen: NDArray[np.integer] = unknown.start + rows % len(unknown)
+    return chosen
 
 
 def id_vocabulary(encoder: TableEncoder, name: str) -> Vocabulary:

@@ -84,7 +84,7 @@ class MixedNegatives:
 
     @property
     def bring_unchosen(self) -> bool:
-        """Are uniform draws from the whole corpus?"""
+        """Are there uniform draws, and are they from the whole corpus?"""
         return self.drawn + self.cached > 0 and self.snapshot is None
 
     @property

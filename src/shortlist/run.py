@@ -275,7 +275,7 @@ def _train(folder: Path, config: Config, dataset: Dataset, log: TrainLog) -> dic
     checkpoint.mkdir(exist_ok=True)
     mine = open_miner(config.negatives, dataset.items, dataset.users)
     trainer = Trainer(dataset, examples_to_learn(fit, config), config, folder=checkpoint, mine=mine)
-    kept = held_out(dataset, fit, validation, trainer.learner.negatives)
+    kept = held_out(trainer.learner, fit, validation)
     trainer.fit(kept.loss if len(validation) else None, log)
     found = calibrate(trainer.learner, kept, config.evaluate)
     if found:
@@ -296,7 +296,8 @@ def settings_key(config: Config) -> str:
 
 def _shaping(config: Config) -> tuple[Any, ...]:
     train = msgspec.structs.replace(config.train, checkpoint_steps=1, log_steps=1)  # these shape nothing
-    return (config.columns, config.item, config.query, config.model, config.negatives, config.loss, config.frequency, train)
+    judged = (config.evaluate.seen_items, config.evaluate.repeats) if train.calibrate else ()  # by which calibration goes as well
+    return (config.columns, config.item, config.query, config.model, config.negatives, config.loss, config.frequency, train, judged)
 
 
 def _fingerprint(config: Config, dataset: Dataset) -> str:

@@ -17,7 +17,7 @@ from shortlist.features.arrays import Bag
 from shortlist.features.encoder import BUCKET_SUFFIX, Feature, TableEncoder
 from shortlist.features.number import NumberEncoder, VectorEncoder
 from shortlist.features.text import TextEncoder
-from shortlist.features.vocabulary import FIRST_UNKNOWN_ROW, MISSING_ROW, CategoriesEncoder, CategoryEncoder, Vocabulary
+from shortlist.features.vocabulary import MISSING_ROW, CategoriesEncoder, CategoryEncoder, Vocabulary
 from shortlist.serve.ids import Id, open_ids
 
 Floats = NDArray[np.float32]
@@ -142,7 +142,7 @@ def _float(value: Any) -> float:
 
 def _row_finder(vocabulary: Vocabulary) -> Callable[[Any], int]:
     """Value -> table row, as `Vocabulary.rows` gives it."""
-    first_known = FIRST_UNKNOWN_ROW + vocabulary.unknown_buckets
+    first_known = vocabulary.unknown.stop
     place_of, known_type = _place_finder(vocabulary.values)
 
     def row_of(value: Any) -> int:

@@ -38,8 +38,9 @@ _RANDOM_AT_FIRST = 10  # trials before TPE has enough to learn from
 _NEVER_PRUNED = 5  # complete trials before one is pruned
 _WARM_UP_EPOCHS = 2
 CHANGE_THE_LOSS = {  # settings under which validation losses are losses of different things
-    *("negatives.kind", "negatives.unchosen_weight", "loss.design", "loss.logq_weight", "loss.frequencies"),
-    *("train.validation_fraction", "train.validation_at_most"),
+    *("negatives.kind", "negatives.index_from", "negatives.index_batch_size", "negatives.unchosen_weight", "negatives.mined_from"),
+    *("loss.design", "loss.logq_weight", "loss.frequencies", "model.item_bias"),
+    *("train.calibrate", "train.validation_fraction", "train.validation_at_most"),
 }
 
 

@@ -129,7 +129,7 @@ def train_model(dataset: Dataset, config: Config, log: TrainLog, watch: Watch | 
     config = for_log(config, len(dataset.train))
     fit, validation = split_validation(dataset.train, config.train)
     trainer = Trainer(dataset, examples_to_learn(fit, config), config)
-    kept = held_out(dataset, fit, validation, trainer.learner.negatives)
+    kept = held_out(trainer.learner, fit, validation)
     losses: list[float] = []
 
     def validate(model: TwoTower, tables: Tables) -> float:

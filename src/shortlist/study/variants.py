@@ -65,7 +65,7 @@ COLD: dict[str, Changes] = {
     "weight .01": {"negatives": {**_CORPUS, "unchosen_weight": 0.01}, **_RAW},
     "weight .001, none hidden": {"model": _NOT_HIDDEN, "negatives": {**_CORPUS, "unchosen_weight": 0.001}, **_RAW},
     "weight 1, logq_weight .5": {"negatives": {**_CORPUS, "unchosen_weight": 1.0}, "loss": {"logq_weight": 0.5}, **_RAW},
-    "no item bias": {"model": {"item_bias": False}},
+    "no item bias": {"model": {"item_bias": False}, "negatives": _CORPUS, **_RAW},
 }
 DESIGNS: dict[str, Changes] = {  # the bias is learned and nothing is calibrated: either would put back what a design left out
     variant: {**changes, "model": {"popularity": "learned", **changes.get("model", {})}, **_RAW} for variant, changes in _DESIGNS.items()
@@ -73,7 +73,7 @@ DESIGNS: dict[str, Changes] = {  # the bias is learned and nothing is calibrated
 PAPER_TOWERS: Changes = {  # Yang et al., section 4.2: an MLP on each side, a bag of the history, no bias
     "model": {"linear_path": False, "item_bias": False, "history_pooling": "mean", "id_dropout": 0.0, "singleton_id_dropout": 0.0}
 }
-TOWERS: dict[str, Changes] = {
+_TOWERS: dict[str, Changes] = {
     "the paper's towers": PAPER_TOWERS,
     "default": {},
     "no linear path": {"model": {"linear_path": False}},
@@ -83,6 +83,8 @@ TOWERS: dict[str, Changes] = {
     "history by attention": {"model": {"history_pooling": "attention"}},
     "two cross layers": {"model": {"cross_layers": 2}},
 }
+# without a bias nothing is calibrated, so nothing is in any of them, and all meet the same negatives: towers alone are compared
+TOWERS: dict[str, Changes] = {variant: {**changes, "negatives": _CORPUS, **_RAW} for variant, changes in _TOWERS.items()}
 _NAMED = {
     "designs": (DESIGNS, "expected_count"),
     "cold": (COLD, COLD_DEFAULT),
