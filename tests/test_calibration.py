@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import msgspec
@@ -11,11 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import approx_fprime
-from small_project import small_dataset
+from small_project import small_config, small_dataset
 
 from shortlist import calibration as module
 from shortlist.calibration import Calibration, calibrate, likeliest
-from shortlist.config import Config, overridden
+from shortlist.config import Config, for_log, overridden
 from shortlist.dataset import Dataset
 from shortlist.encode import encode_corpus, encode_queries
 from shortlist.held_out import HeldOut, held_out
@@ -23,6 +22,7 @@ from shortlist.learner import Learner
 from shortlist.prior import fit_prior
 from shortlist.run import settings_key, split_validation
 from shortlist.towers import BIAS
+from shortlist.unlisted import is_repeat, seen_items
 
 QUERIES, ITEMS, DIM = 4001, 53, 11
 
@@ -268,20 +268,42 @@ def test_levels_are_free_unless_uniform_draws_bring_items_that_nobody_chose(tmp_
 
 
 @pytest.mark.parametrize(
-    ("sections", "index_from"),
+    ("sections", "examples", "index_from"),
     [
-        ({}, "chosen"),
-        ({"train": {"calibrate": False}}, "corpus"),
-        ({"train": {"validation_fraction": 0.0}}, "corpus"),
-        ({"model": {"item_bias": False}}, "corpus"),
-        ({"negatives": {"index_from": "corpus"}}, "corpus"),
-        ({"train": {"calibrate": False}, "negatives": {"index_from": "chosen"}}, "chosen"),  # what is set explicitly stays
+        ({}, 601, "chosen"),
+        ({}, 9, "corpus"),  # nothing can be held out
+        ({"train": {"calibrate": False}}, 601, "corpus"),
+        ({"train": {"validation_fraction": 0.0}}, 601, "corpus"),
+        ({"model": {"item_bias": False}}, 601, "corpus"),
+        ({"negatives": {"kind": "full"}}, 601, "corpus"),
+        ({"negatives": {"mined_from": "store"}}, 601, "corpus"),
+        ({"item": {"features": {"kind": "category"}}}, 601, "corpus"),  # no ids
+        ({"negatives": {"index_from": "corpus"}}, 601, "corpus"),
+        ({"train": {"calibrate": False}, "negatives": {"index_from": "chosen"}}, 601, "chosen"),  # what is set explicitly stays
     ],
+    ids=str,
 )
 def test_uniform_negatives_come_from_chosen_items_where_a_level_can_be_found(
-    tmp_path: Path, sections: dict[str, dict[str, object]], index_from: str
+    tmp_path: Path, sections: dict[str, dict[str, object]], examples: int, index_from: str
 ) -> None:
-    dataset, config = small_dataset(tmp_path, sections)
-    negatives = Learner(dataset, dataset.train, config).negatives
-    drawn = set(itertools.chain.from_iterable(negatives.sample(np.random.default_rng(number)).tolist() for number in range(20)))
-    assert bool(drawn & set(range(46, 53))) is (index_from == "corpus")
+    config = small_config(tmp_path, sections)
+    assert for_log(config, examples).negatives.index_from == index_from
+
+
+def test_choices_that_are_not_judged_are_not_looked_at(tmp_path: Path) -> None:
+    """Where lists leave out what a query knows, a repeat could not be hit; nor is what it knows an alternative to what it chose."""
+    learner, kept, config = learned(tmp_path, "learned")
+    settings = msgspec.structs.replace(config.evaluate, seen_items="exclude")
+    examples = kept.examples.take(np.flatnonzero(~is_repeat(kept.examples) & (kept.examples.weight > 0)))
+    assert 20 < len(examples) < len(kept.examples)
+    model, tables, dataset = learner.model, learner.tables.weights, kept.dataset
+    corpus = encode_corpus(model, tables, dataset.item_features)
+    queries = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
+    temperature, bias = np.float32(model.temperature.detach()), corpus.vector[:, -1]
+    asked = queries[:, :-1] / temperature, corpus.vector[:, :-1], examples.item_row.astype(np.int64), bias / temperature, kept.never
+    expected = likeliest(*asked, seen_items(examples.queries))
+    found = calibrate(learner, kept, settings)
+    assert (found["scale"], found["popularity"], found["level"]) == pytest.approx(
+        (expected.scale, expected.popularity, expected.level), rel=1e-3
+    )
+    assert likeliest(*asked).scale != pytest.approx(expected.scale, rel=1e-2)
