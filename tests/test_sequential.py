@@ -65,6 +65,8 @@ def test_every_day_is_tested_before_it_is_learned_from_and_the_run_can_be_opened
         int(rolling_split(project.log, day, 6, 1).test.sum()) for day in rolling_days(project.log, project.config)
     ]
     run = open_run(tmp_path / "run")
+    # nothing is held out of a day, so nothing can be calibrated: items that nobody chose have to be negatives
+    assert (run.config.negatives.index_from, run.config.train.calibrate) == ("corpus", False)
     assert run.facts["last_time"] > days[-1]
 
 
