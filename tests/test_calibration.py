@@ -64,6 +64,13 @@ def test_without_items_never_chosen_their_level_stays() -> None:
     assert likeliest(queries, items, positive, bias, np.zeros_like(never)).level == pytest.approx(0.0, abs=1e-6)
 
 
+def test_where_the_level_was_learned_the_scale_alone_is_fitted() -> None:
+    truth = Calibration(0.5, 1.0, 0.0)
+    found = likeliest(*planted(truth), level_free=False)
+    assert (found.popularity, found.level) == (1, 0)
+    assert found.scale == pytest.approx(truth.scale, rel=0.12)
+
+
 def test_what_no_list_holds_is_no_alternative() -> None:
     """Items of which half of the queries make nothing because they know them: left out, the planted numbers come back."""
     random = np.random.default_rng(3)
@@ -108,7 +115,8 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeyp
 
 def learned(folder: Path, popularity: str, **train: object) -> tuple[Learner, HeldOut, Config]:
     """A learner after some steps, and what was held out of it; its dataset's last items were never chosen."""
-    dataset, config = small_dataset(folder, {"model": {"popularity": popularity}, "train": train, "evaluate": {"seen_items": "rank"}})
+    sections = {"model": {"popularity": popularity}, "negatives": {"index_from": "chosen"}, "train": train}
+    dataset, config = small_dataset(folder, {**sections, "evaluate": {"seen_items": "rank"}})
     fit, validation = split_validation(dataset.train, config.train)
     learner = Learner(dataset, fit, config)
     for step in range(5):
@@ -182,7 +190,8 @@ def test_a_fixed_bias_is_not_learned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("popularity", ["learned", "recent"])
 def test_an_item_that_only_held_out_choices_chose_is_published_as_one_that_nobody_chose(tmp_path: Path, popularity: str) -> None:
     """Its id row would be the noise that it started as. With recent popularity its own bias is known all the same."""
-    dataset, config = small_dataset(tmp_path, {"model": {"popularity": popularity}, "evaluate": {"seen_items": "rank"}})
+    sections = {"model": {"popularity": popularity}, "negatives": {"index_from": "chosen"}, "evaluate": {"seen_items": "rank"}}
+    dataset, config = small_dataset(tmp_path, sections)
     only_held_out = dataset.train.item_row < 5
     fit, rest = (dataset.train.take(np.flatnonzero(chosen)) for chosen in (~only_held_out, only_held_out))
     learner = Learner(dataset, fit, config)
@@ -270,16 +279,17 @@ def test_levels_are_free_unless_uniform_draws_bring_items_that_nobody_chose(tmp_
 @pytest.mark.parametrize(
     ("sections", "examples", "index_from"),
     [
-        ({}, 601, "chosen"),
+        ({}, 30_001, "chosen"),
+        ({}, 30_000, "corpus"),  # a small log holds out too few
         ({}, 9, "corpus"),  # nothing can be held out
-        ({"train": {"calibrate": False}}, 601, "corpus"),
-        ({"train": {"validation_fraction": 0.0}}, 601, "corpus"),
-        ({"model": {"item_bias": False}}, 601, "corpus"),
-        ({"negatives": {"kind": "full"}}, 601, "corpus"),
-        ({"negatives": {"mined_from": "store"}}, 601, "corpus"),
-        ({"item": {"features": {"kind": "category"}}}, 601, "corpus"),  # no ids
-        ({"negatives": {"index_from": "corpus"}}, 601, "corpus"),
-        ({"train": {"calibrate": False}, "negatives": {"index_from": "chosen"}}, 601, "chosen"),  # what is set explicitly stays
+        ({"train": {"calibrate": False}}, 30_001, "corpus"),
+        ({"train": {"validation_fraction": 0.0}}, 30_001, "corpus"),
+        ({"model": {"item_bias": False}}, 30_001, "corpus"),
+        ({"negatives": {"kind": "full"}}, 30_001, "corpus"),
+        ({"negatives": {"mined_from": "store"}}, 30_001, "corpus"),
+        ({"item": {"features": {"kind": "category"}}}, 30_001, "corpus"),  # no ids
+        ({"negatives": {"index_from": "corpus"}}, 30_001, "corpus"),
+        ({"train": {"calibrate": False}, "negatives": {"index_from": "chosen"}}, 30_001, "chosen"),  # what is set explicitly stays
     ],
     ids=str,
 )

@@ -8,7 +8,8 @@ d   the level of items that nobody chose. They are never a positive, so that as 
     would learn nothing but "not chosen"; where they are none (negatives.index_from = "chosen"), nothing is learned of their
     level. But held-out choices fall on items that had not been chosen before, and how often they do says it.
 
-The three are those under which the held-out choices are likeliest, by the softmax over the whole corpus; each choice that is
+Where items that nobody chose were negatives (a small log, by default), their level was learned with the rest, and s alone is fitted.
+The numbers are those under which the held-out choices are likeliest, by the softmax over the whole corpus; each choice that is
 rewarded counts once, as in evaluation. They end in the temperature, the biases and the bias of the unknown ids: search stays one
 inner product. Of an item that only held-out choices chose no more is learned than of one that nobody chose, and it is published as
 such; but where the bias is recent popularity, it has its own.
@@ -94,6 +95,8 @@ def likeliest(
     bias: NDArray[np.float32],
     never: NDArray[np.bool_],
     left_out: Sequence[NDArray[np.int64]] | None = None,
+    *,
+    level_free: bool = True,
 ) -> Calibration:
     """The calibration under which the positives were likeliest among the items.
 
@@ -102,18 +105,26 @@ def likeliest(
     bias       (M,) b, in nats
     never      (M,) items that were never chosen
     left_out   rows of items that are no alternatives, by query, -1 = none; None = all are
+    level_free are all three fitted? If not, s alone is
     """
     terms = np.stack([np.ones_like(bias), bias - bias.mean(), never.astype(np.float32)], axis=1)
     problem = _Likelihood(torch.from_numpy(queries), torch.from_numpy(items), torch.from_numpy(positive), torch.from_numpy(terms), left_out)
-    found = minimize(
-        problem.value,
-        np.array([0.0, 1.0, 0.0]),
-        jac=True,
-        hess=problem.hessian,
-        method="trust-exact",
-        options={"gtol": _FLAT, "maxiter": 50},
-    )
-    log_scale, popularity, level = (float(value) for value in found.x)
+    free = np.array([True, level_free, level_free])
+    found = np.array([0.0, 1.0, 0.0])
+
+    def value(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        found[free] = point
+        mean, slope = problem.value(found)
+        return mean, slope[free]
+
+    def hessian(point: NDArray[np.float64]) -> NDArray[np.float64]:
+        found[free] = point
+        curvature: NDArray[np.float64] = problem.hessian(found)[np.ix_(free, free)]
+        return curvature
+
+    until = {"gtol": _FLAT, "maxiter": 50}
+    found[free] = minimize(value, found[free], jac=True, hess=hessian, method="trust-exact", options=until).x
+    log_scale, popularity, level = found.tolist()
     return Calibration(float(np.exp(log_scale)), popularity, level)
 
 
@@ -210,6 +221,7 @@ def _of_held_out(learner: Learner, held_out: HeldOut, settings: EvaluateSettings
         corpus.vector[:, -1] / temperature,
         held_out.never,
         unlisted(examples.queries, settings),
+        level_free=held_out.level_free,
     )
 
 

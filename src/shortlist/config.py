@@ -289,7 +289,8 @@ def for_log(config: Config, examples: int) -> Config:
         has_ids = any(settings.kind == "id" for settings in feature_settings(config.item).values())
         holds_out = train.validation_fraction > 0 and examples >= FEWEST_TO_HOLD_OUT
         is_mixed = negatives.kind == "mixed" and negatives.mined_from is None
-        can = train.calibrate and holds_out and model.item_bias and has_ids and is_mixed
+        # the few choices that a small log can hold out tell one number, and not the level as well
+        can = train.calibrate and holds_out and model.item_bias and has_ids and is_mixed and not is_small
         negatives = msgspec.structs.replace(negatives, index_from="chosen" if can else "corpus")
     return msgspec.structs.replace(config, model=model, train=train, negatives=negatives)
 
