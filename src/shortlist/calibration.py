@@ -100,12 +100,12 @@ def likeliest(
 ) -> Calibration:
     """The calibration under which the positives were likeliest among the items.
 
-    queries    (N, D), so that their product with `items` (M, D) is <u, v> / T
-    positive   (N,) rows of items
-    bias       (M,) b, in nats
-    never      (M,) items that were never chosen
-    left_out   rows of items that are no alternatives, by query, -1 = none; None = all are
-    level_free are all three fitted? If not, s alone is
+    queries      (N, D), so that their product with `items` (M, D) is <u, v> / T
+    positive     (N,) rows of items
+    bias         (M,) b, in nats
+    never        (M,) items that were never chosen
+    left_out     rows of items that are no alternatives, by query, -1 = none; None = all are
+    level_free   are all three fitted? If not, s alone is
     """
     terms = np.stack([np.ones_like(bias), bias - bias.mean(), never.astype(np.float32)], axis=1)
     problem = _Likelihood(torch.from_numpy(queries), torch.from_numpy(items), torch.from_numpy(positive), torch.from_numpy(terms), left_out)
