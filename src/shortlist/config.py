@@ -101,7 +101,8 @@ class ModelSettings(Section, frozen=True):
 
 
 class NegativeSettings(Section, frozen=True):
-    """What the softmax of a row sees beside its positive. The default: B-1 other positives, B' uniform items of those that were chosen."""
+    """What the softmax of a row sees beside its positive. The default: B-1 other positives, and B' uniform draws from the items that
+    were chosen, or for a small log from all."""
 
     kind: Literal["mixed", "sampled", "full"] = "mixed"  # sampled: no in-batch negatives; full: the whole corpus
     batch_size: int = 1024  # B

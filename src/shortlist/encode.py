@@ -13,11 +13,13 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
 from shortlist.dataset import Dataset, Examples
 from shortlist.features.arrays import FeatureArray
 from shortlist.features.encoder import TableEncoder
 from shortlist.id_places import row_blocks
+from shortlist.losses import full_softmax_loss
 from shortlist.queries import Queries
 from shortlist.towers import TwoTower, lookups
 
@@ -25,7 +27,7 @@ Tables = dict[str, torch.Tensor]
 _BLOCK = 2048  # entries a call of a tower: their hidden layers stay near a core
 _ITEMS_AT_ONCE = 65_536  # whose features are in memory together
 _LOSS_BLOCK, _LOGITS_AT_ONCE = 256, 1 << 26  # queries at a time, fewer for large corpora: 256 MB of logits
-_FARTHEST_LEVEL, _HALVINGS = 30.0, 40  # nats; of the interval that is searched
+_FARTHEST_LEVEL = 30.0  # nats
 
 
 @dataclass(frozen=True)
@@ -142,33 +144,26 @@ def full_corpus_loss(
     """
     corpus = encode_corpus(model, tables, dataset.item_features)
     vectors = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
-    items, offset = torch.from_numpy(corpus.vector), torch.from_numpy(log_weight)
-    own, of_free, of_rest = [], [], []
+    items, offset, total = torch.from_numpy(corpus.vector), torch.from_numpy(log_weight), 0.0
     free = None if free_level is None else torch.from_numpy(np.flatnonzero(free_level))
+    parts = []  # (3, b) each: the positives' logits, and the sums over the items whose level is free and over the rest, as logs
     for rows in row_blocks(len(examples), max(1, min(_LOSS_BLOCK, _LOGITS_AT_ONCE // len(items)))):
         logits = (torch.from_numpy(vectors[rows]) @ items.T).div_(model.temperature).add_(offset)  # (b, M)
-        own.append(logits.gather(1, torch.from_numpy(examples.item_row[rows].astype(np.int64))[:, None])[:, 0])
-        if free is not None:
-            of_free.append(torch.logsumexp(logits.index_select(1, free), dim=1))
-            logits.index_fill_(1, free, -torch.inf)
-        of_rest.append(torch.logsumexp(logits, dim=1))
+        positive = torch.from_numpy(examples.item_row[rows].astype(np.int64))
+        if free is None:
+            total += len(logits) * float(full_softmax_loss(logits, positive))
+            continue
+        own, of_free = logits.gather(1, positive[:, None])[:, 0], torch.logsumexp(logits.index_select(1, free), dim=1)
+        parts.append(torch.stack([own, of_free, torch.logsumexp(logits.index_fill_(1, free, -torch.inf), dim=1)]))
     if free_level is None:
-        return float((torch.cat(of_rest) - torch.cat(own)).double().mean())
-    return _loss_at_best_level(torch.cat(own), torch.cat(of_free), torch.cat(of_rest), torch.from_numpy(free_level[examples.item_row]))
+        return total / len(examples)
+    return _loss_at_best_level(*torch.cat(parts, dim=1).double(), is_free=torch.from_numpy(free_level[examples.item_row]))
 
 
-def _loss_at_best_level(own: torch.Tensor, of_free: torch.Tensor, of_rest: torch.Tensor, is_free: torch.Tensor) -> float:
-    """min over d of the mean of log(e^(d + of_free) + e^of_rest) - own - d [is_free], each (N,).
+def _loss_at_best_level(own: torch.Tensor, of_free: torch.Tensor, of_rest: torch.Tensor, *, is_free: torch.Tensor) -> float:
+    """min over d of the mean of log(e^(d + of_free) + e^of_rest) - own - d [is_free], each (N,); it is convex in d."""
 
-    It is convex in d, and least where the mean chance of the items whose level is free is the share of choices that fell on them.
-    """
-    ahead, share = (of_free - of_rest).double(), float(is_free.double().mean())
-    low, high = -_FARTHEST_LEVEL, _FARTHEST_LEVEL
-    for _ in range(_HALVINGS):
-        level = (low + high) / 2
-        if float(torch.sigmoid(ahead + level).mean()) > share:
-            high = level
-        else:
-            low = level
-    total = torch.logaddexp(of_free.double() + level, of_rest.double()) - own - level * is_free
-    return float(total.mean())
+    def loss(level: float) -> float:
+        return float((torch.logaddexp(of_free + level, of_rest) - own - level * is_free).mean())
+
+    return float(minimize_scalar(loss, bounds=(-_FARTHEST_LEVEL, _FARTHEST_LEVEL), method="bounded").fun)
