@@ -24,6 +24,7 @@ ORDER = (
     # what everything may use
     "__init__",
     "errors",
+    "native",
     "config",
     "pace",
     "id_places",

@@ -1,24 +1,20 @@
 """kernels.c, compiled where there is a compiler: the passes over memory that a step of training, and its batches, are made of.
 
-It is compiled for this processor when a process first asks, which takes about a second, into a folder that is gone again once it is
-loaded: nothing compiled is kept that could grow stale or be changed by others. kernels.py and local_rows.py say what is in it, and do
-without where `library` says None.
+kernels.py and local_rows.py say what is in it, and do without where `library` says None.
 """
 
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from shortlist.errors import ConfigError
+from shortlist.native import NotCompiled, compiled_from
 
 _SOURCE = Path(__file__).with_name("kernels.c")
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fopenmp", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fopenmp")
 
 
 class _Choice:
@@ -46,21 +42,11 @@ def choose_passes(wanted: Literal["auto", "eager", "compiled"]) -> None:
 @cache
 def _built() -> tuple[ctypes.CDLL | None, str]:
     """(what was built, "") or (None, why there is nothing)."""
-    import torch  # noqa: F401  # whose OpenMP runtime is the one to find
+    import torch  # noqa: F401  # whose OpenMP runtime is the one to find: linked without, or a second one would have threads of its own
 
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        return None, "got neither gcc nor cc"
-    with tempfile.TemporaryDirectory(prefix="shortlist-kernels-", ignore_cleanup_errors=True) as name:
-        built, shared = Path(name) / "kernels.o", Path(name) / "kernels.so"
-        # linked without -fopenmp: torch's runtime is there already, and a second one would have threads of its own
-        for command in ((*_FLAGS, "-c", str(_SOURCE), "-o", str(built)), ("-shared", str(built), "-o", str(shared), "-lm")):
-            ran = subprocess.run([compiler, *command], capture_output=True, text=True, check=False)
-            if ran.returncode:
-                return None, f"{compiler} failed with {ran.stderr.strip() or ran.returncode}"
-        try:
-            found = ctypes.CDLL(str(shared))
-        except OSError as error:  # torch came with another OpenMP runtime than the compiler's
-            return None, str(error)
+    try:
+        found = compiled_from(_SOURCE, _FLAGS, ctypes.CDLL, libraries=("m",))
+    except NotCompiled as error:
+        return None, str(error)
     found.compact.restype = ctypes.c_int64
     return found, ""

@@ -1,6 +1,10 @@
-"""What is made of proposed rows has the bits and the order that the exact index gives to them."""
+"""What is made of proposed rows has the bits and the order that the exact index gives to them, compiled and by numpy."""
 
 from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,10 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_index import normal, same
 
-from shortlist.index.contract import best_of_one, score_rows
-from shortlist.index.refining import best_of_rows, leading
+from shortlist.index import refining
+from shortlist.index.contract import Float32s, Rows, best_of_one, score_rows
+from shortlist.index.refining import Refiner
 
 SIZE, DIM = 997, 23
+Found = tuple[Rows, Float32s]
+
+
+def best_of_rows(query: Float32s, vectors: Float32s, rows: Rows, k: int, largest: float) -> Found:
+    """What both ways answer, which is the same."""
+    found, by_numpy = Refiner(vectors).best(query, rows, k, largest), refining.best_of_rows(query, vectors, rows, k, largest)
+    assert same(found, by_numpy)
+    return found
+
+
+def leading(query: Float32s, vectors: Float32s, rows: Rows, count: int, largest: float) -> Rows:
+    return Refiner(vectors).leading(query, rows, count, largest)
 
 
 def largest(query: np.ndarray, vectors: np.ndarray) -> float:
@@ -50,3 +67,66 @@ def test_the_leading_rows_hold_the_best_and_hardly_more(count: int) -> None:
     kept = leading(query, vectors, rows, count, most)
     best, _ = best_of_one(rows, score_rows(query, vectors, rows, most), min(count, 200))
     assert set(best) <= set(kept) and len(kept) <= min(count + 1, 200)
+
+
+def test_more_dimensions_than_one_pass_of_sums_has_lanes_and_more_rows_than_are_compiled_for() -> None:
+    vectors, query = normal(5, 5003, 67), normal(6, 67)
+    most = largest(query, vectors)
+    for count in (4096, 4097, 5003):
+        rows = np.random.default_rng(count).permutation(5003)[:count]
+        assert same(best_of_rows(query, vectors, rows, 31, most), best_of_one(rows, score_rows(query, vectors, rows, most), 31))
+
+
+def test_equal_scores_everywhere_come_by_row() -> None:
+    vectors = np.ones((701, 5), np.float32)
+    rows, scores = best_of_rows(np.ones(5, np.float32), vectors, np.random.default_rng(7).permutation(701), 700, 5.01)
+    assert rows.tolist() == list(range(700)) and (scores == 5).all()
+
+
+def test_rows_beyond_two_to_the_sixteen_keep_all_their_bits() -> None:
+    vectors = np.zeros((70_001, 1), np.float32)
+    vectors[[70_000, 65_536, 3]] = 1
+    rows, _ = best_of_rows(np.ones(1, np.float32), vectors, np.array([70_000, 4, 65_536, 3]), 4, 1.01)
+    assert rows.tolist() == [3, 65_536, 70_000, 4]
+
+
+@pytest.mark.parametrize("row", [-1, 11, 2**40])
+def test_a_row_that_is_not_there_is_refused(row: int) -> None:
+    with pytest.raises(IndexError):
+        Refiner(normal(3, 11, 5)).best(normal(4, 5), np.array([3, row]), 1, 1e3)
+
+
+def test_here_where_a_compiler_is_it_is_used() -> None:
+    assert Refiner(normal(8, 3, 2)).is_compiled == (shutil.which("gcc") is not None or shutil.which("cc") is not None)
+
+
+@pytest.fixture
+def built_anew() -> Iterator[None]:
+    refining._compiled.cache_clear()
+    yield
+    refining._compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("built_anew")
+def test_without_a_compiler_numpy_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, query, rows = normal(9, 53, 7), normal(10, 7), np.arange(53)
+    compiled = Refiner(vectors).best(query, rows, 11, largest(query, vectors))
+    refining._compiled.cache_clear()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    refiner = Refiner(vectors)
+    assert not refiner.is_compiled
+    assert same(refiner.best(query, rows, 11, largest(query, vectors)), compiled)
+
+
+def test_threads_do_not_see_each_others_rows() -> None:
+    vectors = normal(11, SIZE, DIM)
+    refiner, queries = Refiner(vectors), normal(12, 60, DIM)
+
+    def answered(number: int) -> bool:
+        query, rows = queries[number], np.random.default_rng(number).permutation(SIZE)[: 40 + number]
+        most = largest(query, vectors)
+        expected = best_of_one(rows, score_rows(query, vectors, rows, most), 17)
+        return all(same(refiner.best(query, rows, 17, most), expected) for _ in range(20))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(answered, range(60)))

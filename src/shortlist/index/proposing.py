@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
@@ -35,7 +36,7 @@ from shortlist.index.contract import (
     known_rows,
 )
 from shortlist.index.exact import ExactIndex, gather
-from shortlist.index.refining import best_of_rows, leading
+from shortlist.index.refining import Refiner
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
@@ -83,10 +84,13 @@ class ProposingIndex(Index):
     exact: ExactIndex
     leaves: int
     efforts: tuple[Effort, ...]
+    _depths: list[int]  # of the efforts, none where the exact index answers
+    _plan: list[tuple[Effort, tuple[int, ...]]]  # each effort, and how many partitions it looks into before the next one is tried
 
     def __init__(self, vectors: Float32s, *, leaves: int, efforts: Iterable[Effort]) -> None:
         self.exact = ExactIndex(vectors)
         self._vectors = self.exact.vectors
+        self._refiner = Refiner(self._vectors)
         self.size, self.dim = vectors.shape
         self.leaves = leaves
         self._set_efforts(efforts)
@@ -214,20 +218,18 @@ class ProposingIndex(Index):
         if allowed is not None:
             wanted = self._depth_among(wanted, len(allowed))
         excluded = None if out is None or not len(out) else row_mask(out, self.size)
-        efforts = list(self._efforts(wanted))
-        for effort, end in zip(efforts, [*(effort.searched for effort in efforts[1:]), self.leaves], strict=False):
-            # Where the likeliest partitions are small, a few more of them are enough; the next effort may look into fifty times as many.
-            for searched in _doubling(effort.searched, end):
+        for effort, searches in self._plan[bisect_left(self._depths, wanted) :]:
+            for searched in searches:
                 rows = self.propose(query, effort.rescored, searched)
                 proposed, depth = len(rows), effort.depth
                 if allowed is not None:
                     rows = rows[allowed.mask[rows]]
                     depth = depth * len(rows) // max(proposed, 1)  # beyond its depth an effort promises nothing, nor its share of it
                 if excluded is not None and depth:
-                    rows = leading(query, self._vectors, rows, depth, largest)
+                    rows = self._refiner.leading(query, rows, depth, largest)
                     rows = rows[~excluded[rows]]
                 if min(len(rows), depth) >= k:
-                    return best_of_rows(query, self._vectors, rows, k, largest)
+                    return self._refiner.best(query, rows, k, largest)
                 if proposed == effort.rescored:
                     break  # more partitions would propose other rows, not more
         return None
@@ -240,12 +242,8 @@ class ProposingIndex(Index):
         """Are so many eligible rows compared one by one? The search that they are weighed against is for the results tuned for."""
         if eligible > GATHERED_SHARE * self.size or 4 * eligible * self.dim > GATHERED_LARGEST_BYTES:
             return False
-        effort = next(self._efforts(self._depth_among(self.efforts[0].depth, eligible)), None)
-        return effort is None or eligible * self.dim * COMPARED_NS <= self.search_ns(effort.searched, effort.rescored)
-
-    def _efforts(self, depth: int) -> Iterator[Effort]:
-        """The efforts that are good for `depth` results or more, the least first."""
-        return (effort for effort in self.efforts if effort.depth >= depth) if self.leaves else iter(())
+        enough = self._plan[bisect_left(self._depths, self._depth_among(self.efforts[0].depth, eligible)) :]
+        return not enough or eligible * self.dim * COMPARED_NS <= self.search_ns(enough[0][0].searched, enough[0][0].rescored)
 
     def _set_efforts(self, efforts: Iterable[Effort]) -> None:
         self.efforts = tuple(sorted(efforts, key=lambda effort: effort.depth))
@@ -254,6 +252,11 @@ class ProposingIndex(Index):
         for effort in self.efforts:
             if not (1 <= effort.depth <= effort.rescored <= self.size and 0 <= effort.searched <= self.leaves):
                 raise ValueError(f"an effort must have depth <= rescored <= {self.size} and searched <= {self.leaves}: got {effort}")
+        looking = self.efforts if self.leaves else ()
+        # Where the likeliest partitions are small, a few more of them are enough; the next effort may look into fifty times as many.
+        ends = [*(effort.searched for effort in looking[1:]), self.leaves]
+        self._depths = [effort.depth for effort in looking]
+        self._plan = [(effort, tuple(_doubling(effort.searched, end))) for effort, end in zip(looking, ends, strict=False)]
 
 
 def default_leaves(size: int) -> int:

@@ -1,25 +1,84 @@
 """What is made of rows that a library proposes: their canonical scores, the best first, with as few operations as can be.
 
-A library's search leaves the caches cold, so each numpy call costs a microsecond or two and each row a trip to memory. Not a search:
-`proposing` calls it. The results have the bits of `contract.score_rows` and the order of `contract.best_of_one`, by tests.
+A library's search leaves the caches cold, so each numpy call costs a microsecond or two and each row a trip to memory. Where there is a
+compiler, refining.c visits each row once; where there is none, numpy does the same in three times as long. Not a search: `proposing`
+asks for it. The results have the bits of `contract.score_rows` and the order of `contract.best_of_one`, by tests of both ways.
 """
 
 from __future__ import annotations
+
+import ctypes
+import threading
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from shortlist.index.contract import Float32s, Rows, best_of_one, score_pairs, summation_error
 from shortlist.index.exact import largest_error
+from shortlist.native import NotCompiled, compiled_from
 
 CUT_FROM = 2  # times as many rows as wanted, from which a first cut by float32 products costs less than exact ones of all
 ZERO = np.float32(0)
+_SOURCE, _FLAGS = Path(__file__).with_name("refining.c"), ("-O3", "-march=native")
+_MOST_ROWS, _MOST_DIMS = 4096, 4096  # that refining.c takes: more of them are numpy's
+
+
+class Refiner:
+    """Compares rows of one corpus by their vectors."""
+
+    def __init__(self, vectors: Float32s) -> None:
+        """vectors  (M, D) float32, contiguous"""
+        self._vectors = vectors
+        self._compiled = _compiled() if vectors.flags.c_contiguous and vectors.shape[1] <= _MOST_DIMS else None
+        self._address = ctypes.c_void_p(vectors.ctypes.data)
+        self._desks = threading.local()
+
+    @property
+    def is_compiled(self) -> bool:
+        """Does refining.c do it? If not, there was no compiler when this process first asked, or there are too many dimensions."""
+        return self._compiled is not None
+
+    def best(self, query: Float32s, rows: Rows, k: int, largest: float) -> tuple[Rows, Float32s]:
+        """(rows, scores), each (k,): the best of distinct `rows` (W >= k,) by canonical score, best first, ties by lower row.
+
+        largest  at least |query| times the norm of any row
+        Raises   IndexError for a row that is not there
+        """
+        count = len(rows)
+        if self._compiled is None or count > _MOST_ROWS:
+            return best_of_rows(query, self._vectors, rows, k, largest)
+        desk = getattr(self._desks, "desk", None)
+        if desk is None:
+            desk = self._desks.desk = _Desk(self._vectors.shape[1])
+        desk.rows[:count], desk.query[:] = rows, query
+        error = summation_error(largest, len(query))
+        asked, given, best, scores = desk.at
+        if self._compiled(self._address, len(self._vectors), len(query), asked, count, given, error, k, best, scores):
+            raise IndexError(f"proposed rows must be of 0..{len(self._vectors) - 1}: got {rows.min()} to {rows.max()}")
+        return desk.best_rows[:k].copy(), desk.best_scores[:k].copy()
+
+    def leading(self, query: Float32s, rows: Rows, count: int, largest: float) -> Rows:
+        """Those of `rows` (W,) that may be among their best `count`: all of these, and few more.
+
+        largest  at least |query| times the norm of any row
+        """
+        if len(rows) <= count:
+            return rows
+        return rows[_reaching(self._vectors.take(rows, axis=0) @ query, count, 2 * largest_error(largest, len(query)))]
+
+
+class _Desk:
+    """What one thread lays before refining.c and takes from it: to ask numpy where an array lies costs more than to copy it."""
+
+    def __init__(self, dim: int) -> None:
+        self.rows, self.best_rows = np.empty(_MOST_ROWS, np.int64), np.empty(_MOST_ROWS, np.int64)
+        self.query, self.best_scores = np.empty(dim, np.float32), np.empty(_MOST_ROWS, np.float32)
+        self.at = [ctypes.c_void_p(array.ctypes.data) for array in (self.rows, self.query, self.best_rows, self.best_scores)]
 
 
 def best_of_rows(query: Float32s, vectors: Float32s, rows: Rows, k: int, largest: float) -> tuple[Rows, Float32s]:
-    """(rows, scores), each (k,): the best of distinct `rows` (W >= k,) by canonical score, best first, ties by lower row.
-
-    largest  at least |query| times the norm of any row
-    """
+    """What `Refiner.best` returns, by numpy."""
     near = vectors.take(rows, axis=0)  # (W, D)
     if len(rows) > CUT_FROM * k:
         kept = _reaching(near @ query, k, 2 * largest_error(largest, len(query)))
@@ -38,18 +97,21 @@ def best_of_rows(query: Float32s, vectors: Float32s, rows: Rows, k: int, largest
     return rows.take(order[:k]), ZERO - sorted_scores[:k]
 
 
-def leading(query: Float32s, vectors: Float32s, rows: Rows, count: int, largest: float) -> Rows:
-    """Those of `rows` (W,) that may be among their best `count`: all of these, and few more.
-
-    largest  at least |query| times the norm of any row
-    """
-    if len(rows) <= count:
-        return rows
-    return rows[_reaching(vectors.take(rows, axis=0) @ query, count, 2 * largest_error(largest, len(query)))]
-
-
 def _reaching(products: Float32s, count: int, error: float) -> Rows:
     """Where `products` (W,) come within `error` of the count-th largest: float32 ones are off by half of it at most, so nothing else
     can belong to the best `count`."""
     least = np.partition(products, len(products) - count)[len(products) - count] - np.float32(error)
     return np.flatnonzero(products >= least)
+
+
+@cache
+def _compiled() -> ctypes._NamedFuncPointer | None:
+    """refining.c's function, None without a compiler. It keeps the interpreter's lock: to let it go for some microseconds may cost
+    as many milliseconds until it comes back."""
+    try:
+        library = compiled_from(_SOURCE, _FLAGS, ctypes.PyDLL)
+    except NotCompiled:
+        return None
+    number, address = ctypes.c_int64, ctypes.c_void_p
+    library.best_of_rows.argtypes = [address, number, number, address, number, address, ctypes.c_double, number, address, address]
+    return library.best_of_rows

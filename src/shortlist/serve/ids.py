@@ -123,8 +123,8 @@ class KeptIds(IdTable):
     """Strings, as letters in one array, found by their hashes.
 
     A look into a dictionary of this size waits for memory five times, one after the other; twenty of them cost as much as the search.
-    So the rows of many ids are guessed by their hashes, all at once, and those whose ids show the guess to be wrong are searched for.
-    There are no Python objects: making or freeing 200,000 of them at once would stop every other thread.
+    So the rows of many ids are guessed by their hashes, all at once, and only those whose guess is another's are looked up: one in ten.
+    There are no Python objects for the others: making or freeing 200,000 of them at once would stop every other thread.
     """
 
     id_type = str
@@ -139,10 +139,15 @@ class KeptIds(IdTable):
             self._ids[start : start + _BLOCK] = values
             hashes[start : start + _BLOCK] = _hashes(values)
             step()
-        order = np.argsort(hashes, kind="stable")
-        self._sorted, self._row = hashes[order], order.astype(np.int32)
         self._guesses = np.zeros(1 << (GUESSES * size).bit_length(), np.int32)
-        self._guesses[hashes & (len(self._guesses) - 1)] = np.arange(size)
+        places = hashes & (len(self._guesses) - 1)
+        self._guesses[places] = np.arange(size)
+        self._others: dict[Id, int] = {}  # id -> row, of those whose guess is another's
+        others = np.flatnonzero(self._guesses[places] != np.arange(size))
+        for start in range(0, len(others), _BLOCK):
+            rows = others[start : start + _BLOCK]
+            self._others.update(zip(self.ids_of(rows), rows.tolist(), strict=True))
+            step()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -165,17 +170,8 @@ class KeptIds(IdTable):
         if known != asked:
             for place, (value, guessed) in enumerate(zip(asked, known, strict=True)):
                 if value != guessed:
-                    rows[place] = self._searched(value, hashes[place])
+                    rows[place] = self._others.get(value, -1)
         return rows
-
-    def _searched(self, value: Id, hashed: np.int64) -> int:
-        """The row of one id by halving the sorted hashes, -1 = unknown."""
-        for place in range(int(self._sorted.searchsorted(hashed)), len(self)):
-            if self._sorted[place] != hashed:
-                break
-            if self._ids[self._row[place]] == value:
-                return int(self._row[place])
-        return -1
 
 
 class HashedIds(IdTable):
