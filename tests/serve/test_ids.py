@@ -89,7 +89,9 @@ def test_strings_are_padded_unless_that_takes_more_or_loses_a_zero() -> None:
 def test_ids_whose_guesses_collide_are_told_apart() -> None:
     ids = [f"i{row}" for row in range(997)]
     table = KeptIds(pl.Series(ids), "item")
-    assert len(set(table._guesses.tolist())) < len(ids), "no two share a place: the test shows nothing"
+    first, second, third = (len({*guesses.tolist()}) for guesses, _ in table._guesses)
+    assert 997 > first > second > 1, "none lose their guess: the test shows nothing"
+    assert third >= 1
     assert table.rows_of(ids).tolist() == list(range(997))
     assert table.rows_of([f"j{row}" for row in range(997)]).tolist() == [-1] * 997
 

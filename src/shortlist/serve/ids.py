@@ -24,6 +24,7 @@ Id = str | int
 Rows = NDArray[np.int64]
 KEPT = 300_000  # strings up to which letters and guesses are no burden
 GUESSES = 4  # places a string, at least: few share one
+FIRST_BITS = (0, 21, 42)  # of a hash, of which KEPT strings need 21 each time
 SHORT = 24  # letters up to which strings are kept as letters, 4 bytes each; Python objects where one is longer
 _HASH_SEED = 43
 _digest = xxhash.xxh3_128_digest
@@ -123,8 +124,9 @@ class KeptIds(IdTable):
     """Strings, as letters in one array, found by their hashes.
 
     A look into a dictionary of this size waits for memory five times, one after the other; twenty of them cost as much as the search.
-    So the rows of many ids are guessed by their hashes, all at once, and only those whose guess is another's are looked up: one in ten.
-    There are no Python objects for the others: making or freeing 200,000 of them at once would stop every other thread.
+    So the rows of many ids are guessed by some bits of their hashes, all at once. One guess in ten is another id's: for those that lose
+    theirs there is a second table, by other bits, and a third for those that lose it there too; what is left, one in a thousand, is in a
+    dictionary. There are no more Python objects: making or freeing 20,000 of them at once would stop every other thread.
     """
 
     id_type = str
@@ -139,15 +141,15 @@ class KeptIds(IdTable):
             self._ids[start : start + _BLOCK] = values
             hashes[start : start + _BLOCK] = _hashes(values)
             step()
-        self._guesses = np.zeros(1 << (GUESSES * size).bit_length(), np.int32)
-        places = hashes & (len(self._guesses) - 1)
-        self._guesses[places] = np.arange(size)
-        self._others: dict[Id, int] = {}  # id -> row, of those whose guess is another's
-        others = np.flatnonzero(self._guesses[places] != np.arange(size))
-        for start in range(0, len(others), _BLOCK):
-            rows = others[start : start + _BLOCK]
-            self._others.update(zip(self.ids_of(rows), rows.tolist(), strict=True))
-            step()
+        self._guesses: list[tuple[NDArray[np.int32], int]] = []  # rows by hash, and from which bit on
+        left = np.arange(size)
+        for first_bit in FIRST_BITS:
+            guesses = np.zeros(1 << (GUESSES * len(left)).bit_length(), np.int32)
+            places = _bits(hashes[left], first_bit, len(guesses))
+            guesses[places] = left
+            self._guesses.append((guesses, first_bit))
+            left = left[guesses[places] != left]
+        self._others: dict[Id, int] = dict(zip(self.ids_of(left), left.tolist(), strict=True))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -165,12 +167,19 @@ class KeptIds(IdTable):
         if not len(self):
             return np.full(len(asked), -1, np.int64)
         hashes = _hashes(asked)
-        rows = self._guesses.take(hashes & (len(self._guesses) - 1)).astype(np.int64)
+        (guesses, first_bit), *further = self._guesses
+        rows = guesses.take(_bits(hashes, first_bit, len(guesses))).astype(np.int64)
         known = self.ids_of(rows)
-        if known != asked:
-            for place, (value, guessed) in enumerate(zip(asked, known, strict=True)):
-                if value != guessed:
-                    rows[place] = self._others.get(value, -1)
+        if known == asked:
+            return rows
+        wrong = [place for place, (value, guessed) in enumerate(zip(asked, known, strict=True)) if value != guessed]
+        for guesses, first_bit in further:
+            rows[wrong] = found = guesses.take(_bits(hashes[wrong], first_bit, len(guesses))).astype(np.int64)
+            wrong = [place for place, guessed in zip(wrong, self.ids_of(found), strict=True) if asked[place] != guessed]
+            if not wrong:
+                return rows
+        for place in wrong:
+            rows[place] = self._others.get(asked[place], -1)
         return rows
 
 
@@ -264,6 +273,11 @@ def _letters_of(ids: pl.Series) -> np.dtype[Any]:
     if longest > SHORT or ids.str.contains("\0", literal=True).any():  # numpy drops zero letters at an end
         return np.dtype(object)
     return np.dtype((np.str_, max(longest, 1)))
+
+
+def _bits(hashes: NDArray[np.int64], first_bit: int, places: int) -> NDArray[np.int64]:
+    """A place for each hash, of a power of two of them."""
+    return hashes >> first_bit & (places - 1)
 
 
 def _hashes(values: Sequence[Id]) -> NDArray[np.int64]:
