@@ -63,6 +63,7 @@ ORDER = (
     # learning
     "frequency",
     "prior",
+    "spectral",
     "streaming",
     "negatives",
     "compiled",
@@ -250,6 +251,7 @@ IMPORTS_TORCH = {  # at the top of the file
         "train",
     ),
     "both_ways",
+    "spectral",
     "calibration",
     *("run", "export", "growth"),
 }

@@ -95,6 +95,8 @@ class ModelSettings(Section, frozen=True):
     popularity: Literal["learned", "recent"] = (
         "learned"  # the bias; recent: the log share of late, by calibration.py; absent, with times: recent
     )
+    # where the vectors of item ids start: at random, or side by side where the same people chose them; absent: spectral for a small log
+    id_start: Literal["random", "spectral"] | None = None
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
     singleton_id_dropout: float = 0.5  # the same share for a positive that the window chose once: without this choice it would be new
     history_dropout: float | None = None  # share of history items hidden in training; absent: .3, or 0 for a small log (for_log)
@@ -282,6 +284,8 @@ def for_log(config: Config, examples: int) -> Config:
         model = msgspec.structs.replace(model, temperature=min(max(0.25 if is_small else 0.1, low), high))
     if model.history_dropout is None:
         model = msgspec.structs.replace(model, history_dropout=0.0 if is_small else 0.3)
+    if model.id_start is None:
+        model = msgspec.structs.replace(model, id_start="spectral" if is_small else "random")
     if train.both_ways_within is None:
         has_sessions = columns.user is not None and columns.time is not None and columns.seed is columns.history is None
         train = msgspec.structs.replace(train, both_ways_within=1800.0 if is_small and has_sessions else 0.0)

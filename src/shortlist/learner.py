@@ -20,6 +20,7 @@ from shortlist.kernels import kernels
 from shortlist.losses import Candidates, sampled_softmax_loss, sampled_softmax_of_vectors
 from shortlist.memory import VectorMemory
 from shortlist.negatives import MixedNegatives, make_negatives
+from shortlist.spectral import start_ids
 from shortlist.streaming import StreamingFrequency, StreamingSettings, keys_of_ids
 from shortlist.tables import EmbeddingTables
 from shortlist.towers import BIAS, EncodedItems, TwoTower, batch_table_rows, initial_tables, learns_bias
@@ -106,6 +107,8 @@ class Learner:
         id_feature = self.model.id_feature
         fixed = frozenset() if learns_bias(config.model, id_feature) else frozenset({f"item/{id_feature}{BIAS}"})
         tables = initial_tables(dataset, config.model, generator, counts)
+        if config.model.id_start == "spectral" and id_feature is not None:
+            start_ids(tables[f"item/{id_feature}"], dataset, examples, id_feature, settings.seed)
         self.tables = EmbeddingTables(tables, adagrad_start=settings.adagrad_start, fixed=fixed)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.Adagrad(
