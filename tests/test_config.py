@@ -255,6 +255,10 @@ def test_an_override_of_an_unknown_key_names_the_nearest(tmp_path: Path) -> None
         ({"negatives": {"batch_size": 0}}, r"negatives\.batch_size must be at least 1: got 0"),
         ({"negatives": {"index_batch_size": -1}}, r"negatives\.index_batch_size must not be negative: got -1"),
         ({"negatives": {"batch_size": 1, "index_batch_size": 0}}, "a softmax needs a negative"),
+        (
+            {"item": {"features": {"item_id": {"kind": "id", "min_count": 2}}}},
+            r"feature 'item_id': an id stands once in its table, so min_count = 2 would make all of them unknown; take it out",
+        ),
         ({"train": {"epochs": 0}}, r"train\.epochs must be at least 1: got 0"),
         ({"train": {"learning_rate": 0.0}}, r"train\.learning_rate must be above 0: got 0\.0"),
         ({"train": {"validation_fraction": 1.0}}, r"train\.validation_fraction is a share in \[0, 1\): got 1\.0"),

@@ -536,6 +536,11 @@ def _refuse_bad_sizes(where: str, name: str, settings: FeatureSettings) -> None:
         value = getattr(settings, size)
         if value is not None and value < 1:
             raise ConfigError(f"{where}: feature {name!r}: {size} must be at least 1: got {value}")
+    if settings.kind == "id" and settings.min_count > 1:
+        raise ConfigError(
+            f"{where}: feature {name!r}: an id stands once in its table, so min_count = {settings.min_count} would make all of them unknown; "
+            "take it out (items that nobody chose have no vector of their own anyway)"
+        )
     shortest, longest = settings.character_ngrams
     if (shortest, longest) != (0, 0) and not 1 <= shortest <= longest:
         raise ConfigError(f"{where}: feature {name!r}: character_ngrams must be [shortest, longest] or [0, 0]: got {[shortest, longest]}")
