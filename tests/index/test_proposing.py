@@ -290,13 +290,13 @@ def test_eligible_rows_are_compared_where_that_is_cheaper_than_searching_past_th
 ) -> None:
     index = built[kind]
     # 20 results among 1,000 of 5,003 rows: 20 (1 + 1.3 * 4.003) = 124.1 deep, so 40 partitions and 700 rows:
-    # 40 * 250 + 40 / 67 * 5003 * 17 / 2 * .075 + 700 * (80 + 17) = 79,804 ns; comparing takes 1000 * 17 * .2 = 3,400
-    assert index.search_ns(40, 700) == pytest.approx(79_804, rel=1e-4)
+    # 40 * 100 + 40 / 67 * 5003 * 17 / 2 * .03 + 700 * (10 + 1.7 * 17) = 31,992 ns; comparing takes 1000 * 17 * .25 = 4,250
+    assert index.search_ns(40, 700) == pytest.approx(31_992, rel=1e-4)
     assert index.prepare(some_of(SIZE, 1000)).gathered is not None
     assert index.prepare(some_of(SIZE, 1251)).gathered is None  # more than a quarter
-    monkeypatch.setattr(proposing, "COMPARED_NS", 5.0)
-    assert index.prepare(some_of(SIZE, 1000)).gathered is None  # 85,000 ns
-    assert index.prepare(some_of(SIZE, 900)).gathered is not None  # 76,500 ns
+    monkeypatch.setattr(proposing, "COMPARED_NS", 2.0)
+    assert index.prepare(some_of(SIZE, 1000)).gathered is None  # 34,000 ns
+    assert index.prepare(some_of(SIZE, 900)).gathered is not None  # 30,600 ns
     monkeypatch.setattr(proposing, "COMPARED_NS", 1e6)
     assert index.prepare(some_of(SIZE, 400)).gathered is None  # 319.2 deep
     assert index.prepare(some_of(SIZE, 390)).gathered is not None  # 327.5: deeper than any effort is good for

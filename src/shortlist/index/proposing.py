@@ -42,10 +42,10 @@ FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time
 GATHERED_SHARE = 1 / 4  # of the corpus: eligible rows up to which their vectors may be copied
 GATHERED_LARGEST_BYTES = 56 << 20  # of such copies: the masks that a service remembers by default hold one of them
-CODE_NS = 0.075  # a 4-bit code of a row in a partition that is looked into
-PARTITION_NS = 250.0  # a partition that is looked into, however small
-RESCORED_NS = 80.0  # a row compared by its vector, and one more for each dimension
-COMPARED_NS = 0.2  # a dimension of an eligible row that is compared with all others
+CODE_NS = 0.03  # a 4-bit code of a row in a partition that is looked into
+PARTITION_NS = 100.0  # a partition that is looked into, however small
+RESCORED_NS, RESCORED_DIM_NS = 10.0, 1.7  # a row compared by its vector, and for each dimension: it is fetched from memory
+COMPARED_NS = 0.25  # a dimension of an eligible row that is compared with all others
 SPARE = 1.3  # times as many ineligible rows are searched past as there are on average: they are never spread evenly
 
 
@@ -152,7 +152,7 @@ class ProposingIndex(Index):
     def search_ns(self, searched: int, rescored: int) -> float:
         """Nanoseconds that a search takes, about: counted, so that tuning chooses alike on any machine."""
         scanned = self.size * searched / self.leaves
-        return searched * PARTITION_NS + scanned * self.dim / 2 * CODE_NS + rescored * (RESCORED_NS + self.dim)
+        return searched * PARTITION_NS + scanned * self.dim / 2 * CODE_NS + rescored * (RESCORED_NS + RESCORED_DIM_NS * self.dim)
 
     def search(
         self,
