@@ -538,7 +538,7 @@ def _refuse_bad_sizes(where: str, name: str, settings: FeatureSettings) -> None:
             raise ConfigError(f"{where}: feature {name!r}: {size} must be at least 1: got {value}")
     if settings.kind == "id" and settings.min_count > 1:
         raise ConfigError(
-            f"{where}: feature {name!r}: an id stands once in its table, so min_count = {settings.min_count} would make all of them unknown; "
+            f"{where}: feature {name!r}: an id stands once in its table, so min_count = {settings.min_count} would make all unknown; "
             "take it out (items that nobody chose have no vector of their own anyway)"
         )
     shortest, longest = settings.character_ngrams
