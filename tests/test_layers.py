@@ -174,6 +174,7 @@ ORDER = (
     "serve/whole_query",
     "serve/protocol",
     "serve/listener",
+    "serve/accepting",
     "serve/server",
     "serve/client",
     # whole stages, one a command

@@ -29,12 +29,13 @@ from types import FrameType
 import uvicorn
 
 from shortlist.errors import ShortlistError
+from shortlist.serve.accepting import Acceptor
 from shortlist.serve.app import App
 from shortlist.serve.contract import ServiceContract
 from shortlist.serve.heap import keep_no_freed_pages
 from shortlist.serve.keys import Keys, keys_from
 from shortlist.serve.limits import Limits
-from shortlist.serve.listener import BACKLOG, open_listener, refuse_new, take_last
+from shortlist.serve.listener import open_listener, refuse_new, take_last
 from shortlist.serve.logs import Log, LogHandler
 from shortlist.serve.metrics import Metrics, shared_memory
 from shortlist.serve.protocol import PatientProtocol
@@ -97,6 +98,7 @@ class Server(uvicorn.Server):
         self._app, self._is_one_of_several = app, is_one_of_several
         self._told_at_s: float | None = None  # when the first signal came
         self._opening: asyncio.Task[None] | None = None
+        self._acceptors: list[Acceptor] = []
 
     @property
     def failure(self) -> BaseException | None:
@@ -109,7 +111,11 @@ class Server(uvicorn.Server):
         self._opening = asyncio.create_task(self._open())
         if self._is_one_of_several:
             await self._opening
-        await super().startup(sockets)
+        await super().startup([])
+        self._acceptors = [Acceptor(listener, self._protocol, failed=self._not_accepted) for listener in sockets or []]
+
+    def _not_accepted(self, error: OSError) -> None:
+        self._app.log.say("not_accepted", error=str(error))
 
     async def _open(self) -> None:
         await self._app.open()
@@ -140,13 +146,13 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes no more connections, ends what is accepted, then gives up the service."""
-        loop = asyncio.get_running_loop()
         for listener in sockets or []:
             refuse_new(listener)
         await asyncio.sleep(self._app.limits.handshake_longest_s)  # accepting goes on
-        for listener in sockets or []:
+        for listener, acceptor in zip(sockets or [], self._acceptors, strict=False):  # none where it ends before it began
             for connection in take_last(listener):
-                await loop.connect_accepted_socket(self._protocol, connection)
+                acceptor.hand_over(connection)
+            await acceptor.close()
         await super().shutdown(sockets)
         if self._opening is not None:
             await asyncio.wait([self._opening])
@@ -171,7 +177,6 @@ def _serve_one(serving: Serving, listener: socket.socket, memory: mmap.mmap, wor
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(serving.limits.drain_longest_s) or 1,
     )
