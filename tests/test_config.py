@@ -257,7 +257,7 @@ def test_an_override_of_an_unknown_key_names_the_nearest(tmp_path: Path) -> None
         ({"negatives": {"batch_size": 1, "index_batch_size": 0}}, "a softmax needs a negative"),
         (
             {"item": {"features": {"item_id": {"kind": "id", "min_count": 2}}}},
-            r"feature 'item_id': an id stands once in its table, so min_count = 2 would make all unknown; take it out",
+            r"item\.features\.item_id: an id stands once in the items table, so min_count = 2 would make all unknown; take it out",
         ),
         ({"train": {"epochs": 0}}, r"train\.epochs must be at least 1: got 0"),
         ({"train": {"learning_rate": 0.0}}, r"train\.learning_rate must be above 0: got 0\.0"),

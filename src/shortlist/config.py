@@ -525,6 +525,11 @@ def _refuse_contradictions(config: Config, where: str) -> None:
         for name, settings in feature_settings(table).items():
             _refuse_bad_sizes(where, name, settings)
     for name, settings in feature_settings(config.item).items():
+        if settings.kind == "id" and settings.min_count > 1:
+            raise ConfigError(
+                f"{where}: item.features.{name}: an id stands once in the items table, so min_count = {settings.min_count} would make all "
+                "unknown; take it out (items that nobody chose have no vector of their own anyway)"
+            )
         if settings.kind not in ITEM_KINDS:
             raise ConfigError(
                 f"{where}: item.features.{name} is of kind {settings.kind!r}, which only queries have; use one of {', '.join(ITEM_KINDS)}"
@@ -536,11 +541,6 @@ def _refuse_bad_sizes(where: str, name: str, settings: FeatureSettings) -> None:
         value = getattr(settings, size)
         if value is not None and value < 1:
             raise ConfigError(f"{where}: feature {name!r}: {size} must be at least 1: got {value}")
-    if settings.kind == "id" and settings.min_count > 1:
-        raise ConfigError(
-            f"{where}: feature {name!r}: an id stands once in its table, so min_count = {settings.min_count} would make all unknown; "
-            "take it out (items that nobody chose have no vector of their own anyway)"
-        )
     shortest, longest = settings.character_ngrams
     if (shortest, longest) != (0, 0) and not 1 <= shortest <= longest:
         raise ConfigError(f"{where}: feature {name!r}: character_ngrams must be [shortest, longest] or [0, 0]: got {[shortest, longest]}")

@@ -108,7 +108,7 @@ class Learner:
         fixed = frozenset() if learns_bias(config.model, id_feature) else frozenset({f"item/{id_feature}{BIAS}"})
         tables = initial_tables(dataset, config.model, generator, counts)
         if config.model.id_start == "spectral" and id_feature is not None:
-            start_ids(tables[f"item/{id_feature}"], dataset, examples, id_feature, settings.seed)
+            start_ids(tables[f"item/{id_feature}"], id_feature, dataset=dataset, examples=examples, seed=settings.seed)
         self.tables = EmbeddingTables(tables, adagrad_start=settings.adagrad_start, fixed=fixed)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimizer = torch.optim.Adagrad(

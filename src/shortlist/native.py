@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 Library = TypeVar("Library")
+_LONGEST_S = 60.0  # a compiler that takes longer hangs
 
 
 class NotCompiled(Exception):
@@ -35,9 +36,11 @@ def compiled_from(source: Path, flags: tuple[str, ...], load: Callable[[str], Li
             built, shared = Path(name) / "built.o", Path(name) / "built.so"
             linked = [f"-l{library}" for library in libraries]
             for command in ((*flags, "-fPIC", "-c", str(source), "-o", str(built)), ("-shared", str(built), "-o", str(shared), *linked)):
-                ran = subprocess.run([compiler, *command], capture_output=True, text=True, check=False)
+                ran = subprocess.run(
+                    [compiler, *command], capture_output=True, text=True, errors="replace", check=False, timeout=_LONGEST_S
+                )
                 if ran.returncode:
                     raise NotCompiled(f"{compiler} failed with {ran.stderr.strip() or ran.returncode}")
             return load(str(shared))
-    except OSError as error:  # no room for it, or it needs what the process has not loaded
+    except (OSError, subprocess.TimeoutExpired) as error:  # no room for it, or it needs what the process has not loaded
         raise NotCompiled(str(error)) from None

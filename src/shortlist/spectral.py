@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import svds
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from shortlist.dataset import Dataset, Examples
 from shortlist.features.arrays import Ids
 from shortlist.features.vocabulary import CategoryEncoder
 
 Rows = NDArray[np.int64]
-_SHORTEST = 1e-9  # what is shorter has no direction but rounding
+_SHORTEST = 1e-3  # a vector that hardly reaches into the leading directions (most are .01 to 1 long) has none to start in
+_PASSES, _SPARE = 30, 64  # of the decomposition: how often it multiplies by the matrix, and directions that it follows beside
 
 
-def start_ids(table: torch.Tensor, dataset: Dataset, examples: Examples, id_feature: str, seed: int) -> None:
+def start_ids(table: torch.Tensor, id_feature: str, *, dataset: Dataset, examples: Examples, seed: int) -> None:
     """Nothing comes back: the rows of `table` that are one chosen item's own start where `spectral_start` says."""
     encoder, ids = dataset.item_encoder.features[id_feature].encoder, dataset.item_features[id_feature]
     assert isinstance(encoder, CategoryEncoder) and isinstance(ids, Ids)
@@ -49,17 +50,30 @@ def spectral_start(asker: Rows, item_row: NDArray[np.integer], *, dim: int, seed
     chosen = sparse.csr_array((np.ones(len(who)), (who, what)), shape=(len(people), len(items)))
     chosen.data[:] = 1  # repeated choices were added up
     chosen = chosen[np.diff(chosen.indptr) > 1]
-    directions = min(dim + 1, min(chosen.shape) - 1)
+    directions = min(dim + 1, *chosen.shape)
     if directions < 2:
         return none
     of_people, of_items = chosen.sum(axis=1), chosen.sum(axis=0)
     of_people, of_items = of_people + of_people.mean(), of_items + of_items[of_items > 0].mean()
     normalised = sparse.diags_array(of_people**-0.5) @ chosen @ sparse.diags_array(of_items**-0.5)
-    random = np.random.default_rng(seed)
-    _, values, found = svds(normalised, k=directions, v0=random.standard_normal(min(chosen.shape)), return_singular_vectors="vh")
-    order = np.argsort(-values, kind="stable")[1:]
-    places = found[order].T * values[order]  # (items, directions - 1)
+    with threadpool_limits(limits=1, user_api="blas"):  # the same bytes on any number of cores
+        values, found, turned = _decomposed(normalised, directions, dim, seed)
+    places = found[1:].T * values[1:]  # (items, directions - 1)
     lengths = np.linalg.norm(places, axis=1)
     kept = np.flatnonzero(lengths > _SHORTEST)
-    turned = np.linalg.qr(random.standard_normal((dim, dim)))[0][: len(order)]
-    return items[kept], ((places[kept] / lengths[kept, None]) @ turned).astype(np.float32)
+    return items[kept], ((places[kept] / lengths[kept, None]) @ turned[: places.shape[1]]).astype(np.float32)
+
+
+def _decomposed(matrix: sparse.csr_array, directions: int, dim: int, seed: int) -> tuple[NDArray[np.float64], ...]:
+    """(singular values (directions,), falling; right vectors (directions, items); a random rotation (dim, dim)).
+
+    A fixed number of passes, from a seeded start: a Lanczos iteration may run for minutes where no direction leads, and begins anew from
+    other random numbers where people chose the same.
+    """
+    from sklearn.utils.extmath import randomized_svd  # type: ignore[import-untyped]  # a second to import, and only small logs need it
+
+    _, values, right = randomized_svd(
+        matrix, directions, n_oversamples=_SPARE, n_iter=_PASSES, power_iteration_normalizer="QR", random_state=seed
+    )
+    turned = np.linalg.qr(np.random.default_rng(seed).standard_normal((dim, dim)))[0]
+    return values, right, turned

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,9 +93,26 @@ def test_rows_beyond_two_to_the_sixteen_keep_all_their_bits() -> None:
 
 
 @pytest.mark.parametrize("row", [-1, 11, 2**40])
-def test_a_row_that_is_not_there_is_refused(row: int) -> None:
+def test_a_row_that_is_not_there_is_refused_both_ways(row: int) -> None:
+    vectors, query, rows = normal(3, 11, 5), normal(4, 5), np.array([3, row])
     with pytest.raises(IndexError):
-        Refiner(normal(3, 11, 5)).best(normal(4, 5), np.array([3, row]), 1, 1e3)
+        Refiner(vectors).best(query, rows, 1, 1e3)
+    with pytest.raises(IndexError):
+        refining.best_of_rows(query, vectors, rows, 1, 1e3)
+
+
+@pytest.mark.parametrize(("count", "k"), [(2, 3), (2, 0), (0, 1), (5000, 5001)])
+def test_more_results_than_rows_are_refused(count: int, k: int) -> None:
+    with pytest.raises(ValueError, match=rf"k must be one of 1\.\.{count}, the rows proposed: got {k}"):
+        Refiner(normal(3, 5003, 5)).best(normal(4, 5), np.arange(count), k, 1e3)
+
+
+def test_vectors_that_are_mapped_read_only_and_the_longest_that_are_compiled_for(tmp_path: Path) -> None:
+    for dim in (4096, 4097):
+        np.save(tmp_path / "vectors.npy", normal(13, 17, dim))
+        vectors, query = np.load(tmp_path / "vectors.npy", mmap_mode="r"), normal(14, dim)
+        assert Refiner(vectors).is_compiled == (dim == 4096 and Refiner(normal(8, 3, 2)).is_compiled)
+        best_of_rows(query, vectors, np.arange(17), 5, largest(query, vectors))
 
 
 def test_here_where_a_compiler_is_it_is_used() -> None:
@@ -128,5 +147,10 @@ def test_threads_do_not_see_each_others_rows() -> None:
         expected = best_of_one(rows, score_rows(query, vectors, rows, most), 17)
         return all(same(refiner.best(query, rows, 17, most), expected) for _ in range(20))
 
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(answered, range(60)))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet between laying rows out and taking results
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(answered, range(60)))
+    finally:
+        sys.setswitchinterval(before)

@@ -42,6 +42,7 @@ class Index(ABC):
     """
 
     kind: str
+    is_compiled: bool = False  # is a part of the search compiled where it runs?
     is_exact: bool
     size: int
     dim: int

@@ -44,7 +44,7 @@ GATHERED_SHARE = 1 / 4  # of the corpus: eligible rows up to which their vectors
 GATHERED_LARGEST_BYTES = 56 << 20  # of such copies: the masks that a service remembers by default hold one of them
 CODE_NS = 0.03  # a 4-bit code of a row in a partition that is looked into
 PARTITION_NS = 100.0  # a partition that is looked into, however small
-RESCORED_NS, RESCORED_DIM_NS = 10.0, 1.7  # a row compared by its vector, and for each dimension: it is fetched from memory
+RESCORED_NS, RESCORED_DIM_NS = 10.0, 1.7  # a row that the library names and that is fetched and compared; and each dimension of it
 COMPARED_NS = 0.25  # a dimension of an eligible row that is compared with all others
 SPARE = 1.3  # times as many ineligible rows are searched past as there are on average: they are never spread evenly
 
@@ -90,9 +90,10 @@ class ProposingIndex(Index):
     def __init__(self, vectors: Float32s, *, leaves: int, efforts: Iterable[Effort]) -> None:
         self.exact = ExactIndex(vectors)
         self._vectors = self.exact.vectors
-        self._refiner = Refiner(self._vectors)
         self.size, self.dim = vectors.shape
         self.leaves = leaves
+        if leaves:
+            self._refiner = Refiner(self._vectors)
         self._set_efforts(efforts)
 
     @classmethod
@@ -144,6 +145,11 @@ class ProposingIndex(Index):
     def is_exact(self) -> bool:  # type: ignore[override]
         """Do the efforts look everywhere and compare everything?"""
         return not self.leaves or any(effort.searched == self.leaves and effort.rescored == self.size for effort in self.efforts[:1])
+
+    @property
+    def is_compiled(self) -> bool:  # type: ignore[override]
+        """Are proposed rows compared by compiled code?"""
+        return self.leaves > 0 and self._refiner.is_compiled
 
     def prepare(self, mask: NDArray[np.bool_]) -> Eligible:
         """The rows of `mask`, with copies of their vectors where comparing them all is cheaper than searching past the others."""

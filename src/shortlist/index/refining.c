@@ -93,12 +93,13 @@ static uint64_t *sorted(uint64_t *keys, uint64_t *spare, int64_t count) {
 
    vectors  (size, dim)
    error    how far a product in float64 may be from the canonical sum
-   returns  0; or -1, with nothing written, where a row is not one of `size`, or there are more rows or dimensions than it takes */
-int best_of_rows(const float *vectors, int64_t size, int64_t dim, const int64_t *rows, int64_t count, const float *query, double error, int64_t k,
-                 int64_t *best_rows, float *best_scores) {
+   returns  0; or -1, with nothing written, where a row is not one of `size`, k is not one of 1..count, or there are more rows or
+            dimensions than it takes */
+int best_of_rows(const float *vectors, int64_t size, int64_t dim, const int64_t *rows, int64_t count, const float *query, double error,
+                 int64_t k, int64_t *best_rows, float *best_scores) {
     double wide[MOST_DIMS];
     uint64_t keys[MOST_ROWS], spare[MOST_ROWS];
-    if (count < 1 || count > MOST_ROWS || dim > MOST_DIMS)
+    if (k < 1 || k > count || count > MOST_ROWS || dim > MOST_DIMS)
         return -1;
     for (int64_t i = 0; i < count; i++)
         if (rows[i] < 0 || rows[i] >= size)

@@ -1,7 +1,7 @@
 """What is made of rows that a library proposes: their canonical scores, the best first, with as few operations as can be.
 
 A library's search leaves the caches cold, so each numpy call costs a microsecond or two and each row a trip to memory. Where there is a
-compiler, refining.c visits each row once; where there is none, numpy does the same in three times as long. Not a search: `proposing`
+compiler, refining.c visits each row once; where there is none, numpy does the same in twice the time. Not a search: `proposing`
 asks for it. The results have the bits of `contract.score_rows` and the order of `contract.best_of_one`, by tests of both ways.
 """
 
@@ -28,7 +28,7 @@ class Refiner:
     """Compares rows of one corpus by their vectors."""
 
     def __init__(self, vectors: Float32s) -> None:
-        """vectors  (M, D) float32, contiguous"""
+        """vectors  (M, D) float32"""
         self._vectors = vectors
         self._compiled = _compiled() if vectors.flags.c_contiguous and vectors.shape[1] <= _MOST_DIMS else None
         self._address = ctypes.c_void_p(vectors.ctypes.data)
@@ -36,16 +36,18 @@ class Refiner:
 
     @property
     def is_compiled(self) -> bool:
-        """Does refining.c do it? If not, there was no compiler when this process first asked, or there are too many dimensions."""
+        """Does refining.c do it? If not, it could not be compiled, or the vectors have gaps or too many dimensions."""
         return self._compiled is not None
 
     def best(self, query: Float32s, rows: Rows, k: int, largest: float) -> tuple[Rows, Float32s]:
         """(rows, scores), each (k,): the best of distinct `rows` (W >= k,) by canonical score, best first, ties by lower row.
 
         largest  at least |query| times the norm of any row
-        Raises   IndexError for a row that is not there
+        Raises   IndexError for a row that is not there; ValueError for fewer rows than k
         """
         count = len(rows)
+        if not 1 <= k <= count:
+            raise ValueError(f"k must be one of 1..{count}, the rows proposed: got {k}")
         if self._compiled is None or count > _MOST_ROWS:
             return best_of_rows(query, self._vectors, rows, k, largest)
         desk = getattr(self._desks, "desk", None)
@@ -79,6 +81,8 @@ class _Desk:
 
 def best_of_rows(query: Float32s, vectors: Float32s, rows: Rows, k: int, largest: float) -> tuple[Rows, Float32s]:
     """What `Refiner.best` returns, by numpy."""
+    if rows.min() < 0:  # what is too large `take` refuses
+        raise IndexError(f"proposed rows must be of 0..{len(vectors) - 1}: got {rows.min()}")
     near = vectors.take(rows, axis=0)  # (W, D)
     if len(rows) > CUT_FROM * k:
         kept = _reaching(near @ query, k, 2 * largest_error(largest, len(query)))

@@ -1,19 +1,19 @@
 """Takes connections from a listener, many at a look.
 
 uvloop takes one each time it looks at its sockets. Under overload a look comes every few milliseconds, after a hundred refusals, and a
-wave of a thousand clients who connect at once would wait three seconds for a word. Taken here, they wait for a few looks.
+wave of a thousand clients who connect at once would wait three seconds for a word. Taken here, they wait for a quarter of one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable
 
+from shortlist.serve.listener import EXHAUSTED
+
 AT_ONCE = 16  # at a look: what is left is for the next, or for another worker
 _REST_S = 1.0  # when there are no more descriptors, as asyncio's own servers do
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Acceptor:
@@ -51,7 +51,7 @@ class Acceptor:
             except ConnectionAbortedError:  # it left again
                 continue
             except OSError as error:
-                if error.errno not in _EXHAUSTED:
+                if error.errno not in EXHAUSTED:
                     raise
                 self._failed(error)
                 self._loop.remove_reader(self._listener.fileno())

@@ -62,7 +62,7 @@ class IdTable(ABC):
 
     def row_of(self, asked: Id) -> int:
         """The row of one id, as `rows_of`."""
-        return int(self.rows_of((asked,))[0])
+        return int(self.rows_of([asked])[0])
 
     def refuse(self, value: object) -> None:
         """Raises BadRequestError for a value of another type. The value is not repeated: it may be somebody's name."""
@@ -126,7 +126,7 @@ class KeptIds(IdTable):
     A look into a dictionary of this size waits for memory five times, one after the other; twenty of them cost as much as the search.
     So the rows of many ids are guessed by some bits of their hashes, all at once. One guess in ten is another id's: for those that lose
     theirs there is a second table, by other bits, and a third for those that lose it there too; what is left, one in a thousand, is in a
-    dictionary. There are no more Python objects: making or freeing 20,000 of them at once would stop every other thread.
+    dictionary. Beside it there are no Python objects, unless an id is long: to make or free 20,000 at once stops every other thread.
     """
 
     id_type = str
@@ -173,6 +173,8 @@ class KeptIds(IdTable):
         if known == asked:
             return rows
         wrong = [place for place, (value, guessed) in enumerate(zip(asked, known, strict=True)) if value != guessed]
+        if not wrong:  # `asked` is no list
+            return rows
         for guesses, first_bit in further:
             rows[wrong] = found = guesses.take(_bits(hashes[wrong], first_bit, len(guesses))).astype(np.int64)
             wrong = [place for place, guessed in zip(wrong, self.ids_of(found), strict=True) if asked[place] != guessed]

@@ -8,6 +8,7 @@ a second later, and are refused then), handshakes that have begun come to their 
 from __future__ import annotations
 
 import ctypes
+import errno
 import socket
 import struct
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from shortlist.errors import ConfigError
 
 BACKLOG = 2048
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # no room for another connection
 SEND_BYTES = 131_072  # that the kernel holds of answers nobody reads, a connection; by itself it takes megabytes
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux
 # Classic BPF over the TCP header: a packet with SYN and without ACK is dropped, all others pass.
@@ -63,6 +65,12 @@ def take_last(listener: socket.socket) -> Iterator[socket.socket]:
     while True:
         try:
             connection, _ = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
+        except BlockingIOError:
             return
+        except ConnectionAbortedError:  # it left again
+            continue
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            return  # there is no room for them, and what was accepted must still be finished
         yield connection

@@ -149,7 +149,7 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             refuse_new(listener)
         await asyncio.sleep(self._app.limits.handshake_longest_s)  # accepting goes on
-        for listener, acceptor in zip(sockets or [], self._acceptors, strict=False):  # none where it ends before it began
+        for listener, acceptor in zip(sockets or [], self._acceptors, strict=True):
             for connection in take_last(listener):
                 acceptor.hand_over(connection)
             await acceptor.close()

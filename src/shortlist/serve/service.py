@@ -116,6 +116,7 @@ class Service:
         facts: dict[str, Any] = {
             "version": pinned.version.name,
             "index_kind": pinned.version.bundle.index.kind,
+            "index_compiled": pinned.version.bundle.index.is_compiled,
             "index_recall": live.recall,
             "index_recall_low": live.is_recall_low,
             "items": overlay.sealed - len(overlay.hidden) + len(overlay),
