@@ -31,9 +31,10 @@ def test_the_planted_signal_is_found_and_beats_popularity_on_every_shift(tmp_pat
     table = backtest(project, tmp_path / "evaluation", log_to=silent)
     assert [split["name"] for split in table["splits"]] == ["2023-11-25", "2023-11-26"]
     assert list(table["models"]) == ["two-tower", "popularity", "co-occurrence"]
-    # a group has 9 or 10 live items and draws nine choices in ten: 10 guesses within the group find most of them
-    for split in table["splits"]:
-        assert split["models"]["two-tower"]["recall@10"] > split["models"]["popularity"]["recall@10"] + 0.2
+    # a group has 9 or 10 live items and draws nine choices in ten: 10 guesses within the group find most of them. A day has some 50
+    # queries, so its recall is off by .06: over ten trainings it lay .15 to .57 above popularity's, and the mean of both days .33 to .40
+    ahead = [split["models"]["two-tower"]["recall@10"] - split["models"]["popularity"]["recall@10"] for split in table["splits"]]
+    assert min(ahead) > 0.1 and sum(ahead) / 2 > 0.3
     mean = sum(split["models"]["two-tower"]["recall@10"] for split in table["splits"]) / 2
     assert abs(table["models"]["two-tower"]["recall@10"]["mean"] - mean) < 1e-12
     assert table["queries"] == sum(split["queries"] for split in table["splits"])
