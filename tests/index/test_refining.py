@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import sys
 from collections.abc import Iterator
@@ -135,6 +136,15 @@ def test_without_a_compiler_numpy_answers_the_same(monkeypatch: pytest.MonkeyPat
     refiner = Refiner(vectors)
     assert not refiner.is_compiled
     assert same(refiner.best(query, rows, 11, largest(query, vectors)), compiled)
+
+
+def test_a_copy_has_vectors_and_places_of_its_own() -> None:
+    vectors, query, rows = normal(15, 53, 7), normal(16, 7), np.arange(53)
+    refiner = Refiner(vectors)
+    expected = refiner.best(query, rows, 11, largest(query, vectors))
+    copied = pickle.loads(pickle.dumps(refiner))
+    del refiner
+    assert same(copied.best(query, rows, 11, largest(query, vectors)), expected)
 
 
 def test_threads_do_not_see_each_others_rows() -> None:

@@ -34,6 +34,10 @@ class Refiner:
         self._address = ctypes.c_void_p(vectors.ctypes.data)
         self._desks = threading.local()
 
+    def __reduce__(self) -> tuple[type[Refiner], tuple[Float32s]]:
+        """What an index that is pickled or copied keeps: neither addresses nor threads."""
+        return Refiner, (self._vectors,)
+
     @property
     def is_compiled(self) -> bool:
         """Does refining.c do it? If not, it could not be compiled, or the vectors have gaps or too many dimensions."""
