@@ -94,6 +94,25 @@ def test_without_descriptors_it_rests_and_goes_on(monkeypatch: pytest.MonkeyPatc
     run(work(), on_uvloop=on_uvloop)
 
 
+def test_closed_while_it_rests_it_takes_nobody_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "_REST_S", 0.02)
+
+    async def work() -> None:
+        with open_listener("127.0.0.1", 0) as listener, ExitStack() as stack:
+            (client,) = clients_of(listener, 1, stack)
+            failed: list[OSError] = []
+            acceptor = Acceptor(Exhausted(listener, 1), Greeting, failed=failed.append)  # type: ignore[arg-type]
+            while not failed:
+                await asyncio.sleep(0)
+            await acceptor.close()
+            await asyncio.sleep(0.1)
+            client.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                client.recv(9)
+
+    run(work(), on_uvloop=True)
+
+
 def test_after_closing_nobody_is_taken_and_those_before_are_served() -> None:
     async def work() -> None:
         with open_listener("127.0.0.1", 0) as listener, ExitStack() as stack:
