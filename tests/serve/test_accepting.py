@@ -94,21 +94,35 @@ def test_without_descriptors_it_rests_and_goes_on(monkeypatch: pytest.MonkeyPatc
     run(work(), on_uvloop=on_uvloop)
 
 
-def test_closed_while_it_rests_it_takes_nobody_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_while_it_rests_it_takes_who_waits_and_nobody_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accepting, "_REST_S", 0.02)
 
     async def work() -> None:
         with open_listener("127.0.0.1", 0) as listener, ExitStack() as stack:
-            (client,) = clients_of(listener, 1, stack)
+            (early,) = clients_of(listener, 1, stack)
             failed: list[OSError] = []
             acceptor = Acceptor(Exhausted(listener, 1), Greeting, failed=failed.append)  # type: ignore[arg-type]
             while not failed:
                 await asyncio.sleep(0)
             await acceptor.close()
+            (late,) = clients_of(listener, 1, stack)
             await asyncio.sleep(0.1)
-            client.settimeout(0.05)
+            assert early.recv(9) == b"!"
+            late.settimeout(0.05)
             with pytest.raises(TimeoutError):
-                client.recv(9)
+                late.recv(9)
+
+    run(work(), on_uvloop=True)
+
+
+def test_closing_without_descriptors_says_so_and_serves_those_before() -> None:
+    async def work() -> None:
+        with open_listener("127.0.0.1", 0) as listener, ExitStack() as stack:
+            clients_of(listener, 1, stack)
+            failed: list[OSError] = []
+            acceptor = Acceptor(Exhausted(listener, 9), Greeting, failed=failed.append)  # type: ignore[arg-type]
+            await acceptor.close()
+            assert [error.errno for error in failed] == [errno.EMFILE]
 
     run(work(), on_uvloop=True)
 

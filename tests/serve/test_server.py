@@ -22,7 +22,7 @@ from load.open_loop import post, run_open_loop, schedule
 from load.server_process import ServerProcess, running
 
 from shortlist.errors import ConfigError
-from shortlist.serve.listener import open_listener, refuse_new, take_last
+from shortlist.serve.listener import open_listener, refuse_new, take_waiting
 from shortlist.serve.protocol import PatientProtocol
 
 PROGRAM = Path(__file__).parents[1] / "small_server.py"
@@ -398,10 +398,10 @@ def test_a_listener_that_stops_hands_over_what_was_taken_and_then_takes_no_more(
     late = socket.socket()
     late.settimeout(0.2)
     refuse_new(listener)
-    taken = list(take_last(listener))
+    taken = list(take_waiting(listener))
     with pytest.raises(TimeoutError):  # not taken, not refused: it tries again, and is refused when the socket is closed
         late.connect(address)
-    assert len(taken) == 7 and list(take_last(listener)) == []
+    assert len(taken) == 7 and list(take_waiting(listener)) == []
     for connection in (*waiting, *taken, late, listener):
         connection.close()
 

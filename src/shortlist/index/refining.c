@@ -1,6 +1,6 @@
 /* The best of rows that a library proposed: canonical scores and their order, in one visit to each row.
 
-   refining.py builds this file where there is a compiler; what it returns has the bits of what numpy does there. */
+   refining.py builds this file where there is a compiler, and sets MOST_ROWS and MOST_DIMS; what it returns has the bits of what numpy does there. */
 
 #include <stdint.h>
 #include <string.h>
@@ -10,8 +10,6 @@
 #define LINE 16      /* floats of a cache line */
 #define DIGITS 8     /* bytes of a key */
 #define SCORE 4      /* of which those from here on are the score */
-#define MOST_ROWS 4096
-#define MOST_DIMS 4096
 
 static double product(const float *row, const double *query, int64_t dim) {
     double sums[LANES] = {0}, sum = 0;

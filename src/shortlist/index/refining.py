@@ -20,8 +20,9 @@ from shortlist.native import NotCompiled, compiled_from
 
 CUT_FROM = 2  # times as many rows as wanted, from which a first cut by float32 products costs less than exact ones of all
 ZERO = np.float32(0)
-_SOURCE, _FLAGS = Path(__file__).with_name("refining.c"), ("-O3", "-march=native")
 _MOST_ROWS, _MOST_DIMS = 4096, 4096  # that refining.c takes: more of them are numpy's
+_SOURCE = Path(__file__).with_name("refining.c")
+_FLAGS = ("-O3", "-march=native", f"-DMOST_ROWS={_MOST_ROWS}", f"-DMOST_DIMS={_MOST_DIMS}")
 
 
 class Refiner:

@@ -184,7 +184,7 @@ def _check(rows: Rows, scores: Floats, k: int, size: int) -> None:
     """Raises ValueError unless these are at most k of `size` rows with finite scores."""
     if len(rows) > k or len(rows) != len(scores) or not np.isfinite(scores).all():
         raise ValueError("a source must answer with at most k rows and as many finite scores")
-    if len(rows) and rows.view(np.uint64).max() >= size:  # what is below zero is largest there
+    if len(rows) and not 0 <= rows.min() <= rows.max() < size:
         raise ValueError("a source must answer with rows that are there")
 
 

@@ -173,13 +173,11 @@ class KeptIds(IdTable):
         if known == asked:
             return rows
         wrong = [place for place, (value, guessed) in enumerate(zip(asked, known, strict=True)) if value != guessed]
-        if not wrong:  # `asked` is no list
-            return rows
         for guesses, first_bit in further:
+            if not wrong:
+                break
             rows[wrong] = found = guesses.take(_bits(hashes[wrong], first_bit, len(guesses))).astype(np.int64)
             wrong = [place for place, guessed in zip(wrong, self.ids_of(found), strict=True) if asked[place] != guessed]
-            if not wrong:
-                return rows
         for place in wrong:
             rows[place] = self._others.get(asked[place], -1)
         return rows

@@ -59,8 +59,8 @@ def refuse_new(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, instructions)
 
 
-def take_last(listener: socket.socket) -> Iterator[socket.socket]:
-    """The connections that the kernel has taken and nobody has accepted."""
+def take_waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that the kernel has taken and nobody has accepted. Raises OSError (EXHAUSTED) where there is no room for one."""
     listener.setblocking(False)
     while True:
         try:
@@ -69,8 +69,4 @@ def take_last(listener: socket.socket) -> Iterator[socket.socket]:
             return
         except ConnectionAbortedError:  # it left again
             continue
-        except OSError as error:
-            if error.errno not in EXHAUSTED:
-                raise
-            return  # there is no room for them, and what was accepted must still be finished
         yield connection

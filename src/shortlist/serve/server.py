@@ -35,7 +35,7 @@ from shortlist.serve.contract import ServiceContract
 from shortlist.serve.heap import keep_no_freed_pages
 from shortlist.serve.keys import Keys, keys_from
 from shortlist.serve.limits import Limits
-from shortlist.serve.listener import open_listener, refuse_new, take_last
+from shortlist.serve.listener import open_listener, refuse_new
 from shortlist.serve.logs import Log, LogHandler
 from shortlist.serve.metrics import Metrics, shared_memory
 from shortlist.serve.protocol import PatientProtocol
@@ -149,9 +149,7 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             refuse_new(listener)
         await asyncio.sleep(self._app.limits.handshake_longest_s)  # accepting goes on
-        for listener, acceptor in zip(sockets or [], self._acceptors, strict=True):
-            for connection in take_last(listener):
-                acceptor.hand_over(connection)
+        for acceptor in self._acceptors:
             await acceptor.close()
         await super().shutdown(sockets)
         if self._opening is not None:
