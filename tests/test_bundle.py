@@ -17,7 +17,7 @@ from shortlist.bundle import Bundle, open_bundle, open_current
 from shortlist.catalogue import read_catalogue
 from shortlist.config import IndexSettings
 from shortlist.dataset import Dataset, make_dataset
-from shortlist.encode import Corpus, encode_corpus, encode_queries
+from shortlist.encode import Corpus, codes_for, encode_corpus, encode_queries
 from shortlist.errors import BundleError, DataError
 from shortlist.export import asked_vectors, publish_run
 from shortlist.features.arrays import flat_arrays
@@ -42,6 +42,7 @@ class World:
 MODELS: dict[str, dict[str, Any]] = {
     "item bias": {},
     "no item bias": {"item_bias": False},
+    "few directions for many words": {"match_dim": 6},
     "attention and cross layers": {"history_pooling": "attention", "cross_layers": 2, "cross_rank": 3},
     "a table for an item tower": {"item_tower": "table", "history_pooling": "mean", "linear_path": False},
 }
@@ -55,6 +56,12 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     run = train_run(project, project.log, folder / "run", dataset=dataset, log_to=silent)
     publish_run(run, folder / "store")
     return World(project, dataset, run, open_current(folder / "store"), folder / "store")
+
+
+def corpus_of(world: World) -> Corpus:
+    """The dataset's items by the trained towers."""
+    codes = codes_for(world.run.model, world.dataset)
+    return encode_corpus(world.run.model, world.run.tables, world.dataset.item_features, codes=codes)
 
 
 def questions_of(project: Project, queries: Queries) -> pl.DataFrame:
@@ -111,7 +118,7 @@ def test_item_features_have_the_same_bits_in_training_in_the_bundle_and_alone(wo
 
 
 def test_the_published_towers_equal_the_trained_ones(world: World) -> None:
-    corpus = encode_corpus(world.run.model, world.run.tables, world.dataset.item_features)
+    corpus = corpus_of(world)
     assert np.array_equal(world.bundle.vectors, corpus.vector)
     embedding, vector = world.bundle.encode_items(world.bundle.items.frame)
     np.testing.assert_allclose(embedding, corpus.embedding, atol=2e-6)
@@ -123,6 +130,34 @@ def test_the_published_towers_equal_the_trained_ones(world: World) -> None:
     np.testing.assert_allclose(world.bundle.encode_queries(queries), trained, atol=2e-6)
     alone = np.concatenate([world.bundle.encode_queries(queries.take(np.array([row]))) for row in range(23)])
     np.testing.assert_allclose(alone, trained[:23], atol=2e-6)
+
+
+def test_items_match_by_their_words_where_the_model_says_so(world: World) -> None:
+    """A published bundle has the codes, an unknown item too; what a query shows meets them behind the bias."""
+    match = world.run.config.model.match_dim
+    content = world.bundle.item_encoder.content
+    assert world.bundle.embeddings.shape[1] == 11 + (content.width if content is not None else 0)
+    assert (content is None) is (match == 0)
+    if content is None:
+        return
+    assert content.width == (match if match == 6 else len(content.words))
+    new = world.bundle.items.frame[:1].with_columns(pl.lit("never seen").alias(world.bundle.items.id_column))
+    embedding, vector = world.bundle.encode_items(new)
+    np.testing.assert_allclose(embedding[0, 11:], world.bundle.embeddings[0, 11:], atol=1e-6)
+    counts = world.bundle.tables["item/item_id#match"]
+    np.testing.assert_allclose(vector[0, 12:], counts[1] * embedding[0, 11:], atol=1e-6)  # as one of the unknown
+    assert len(set(counts[:, 0].tolist())) == 2 and counts.any()
+
+
+def test_words_and_settings_that_do_not_fit_are_refused(world: World, tmp_path: Path) -> None:
+    folder = shutil.copytree(world.run.folder, tmp_path / "run")
+    match = world.run.config.model.match_dim
+    text = (folder / "config.toml").read_text(encoding="utf-8")
+    (folder / "config.toml").write_text(text.replace(f"match_dim = {match}", f"match_dim = {0 if match else 8}"), encoding="utf-8")
+    if not match and (world.run.config.model.item_tower == "table" or not world.run.config.model.item_bias):
+        return  # refused by another rule, or no table to hold it
+    with pytest.raises(BundleError, match="match_dim"):
+        open_run(folder)
 
 
 def test_a_query_that_says_nothing_is_answered(world: World) -> None:
@@ -170,7 +205,7 @@ def test_every_kind_of_index_is_published_opened_and_answers_alike(world: World,
     config = msgspec.structs.replace(world.run.config, index=IndexSettings(kind=kind, target_k=7))
     bundle = open_bundle(publish_run(replace(world.run, config=config), tmp_path / "store").folder)
     assert bundle.index.kind == kind  # 53 items are compared one by one by every kind, so no library is needed
-    asked = asked_vectors(world.run, world.run.items, encode_corpus(world.run.model, world.run.tables, world.dataset.item_features))
+    asked = asked_vectors(world.run, world.run.items, corpus_of(world))
     assert len(asked) == 60
     for mine, expected in zip(bundle.index.search(asked, 10), world.bundle.index.search(asked, 10), strict=True):
         assert (mine == expected).all()
@@ -198,7 +233,7 @@ def test_the_queries_that_were_held_out_are_kept_and_follow_a_newer_catalogue(wo
     assert world.run.asked is not None and len(world.run.asked) == len(held_out) == 60
     mine = [world.run.asked.history(number).tolist() for number in range(60)]
     assert mine == [held_out.queries.history(number).tolist() for number in range(60)]
-    corpus = encode_corpus(world.run.model, world.run.tables, world.dataset.item_features)
+    corpus = corpus_of(world)
     user_features = world.dataset.user_features
     expected = encode_queries(world.run.model, world.run.tables, held_out.queries, user_features=user_features, embedding=corpus.embedding)
     assert np.allclose(asked_vectors(world.run, world.run.items, corpus), expected, atol=1e-6)

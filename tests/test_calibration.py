@@ -1,4 +1,4 @@
-"""Three numbers that held-out choices ask for: planted ones are found, slopes are those of an oracle, what is searched obeys them."""
+"""Numbers that held-out choices ask for: planted ones are found, slopes are those of an oracle, what is searched obeys them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from scipy.optimize import approx_fprime
 from small_project import small_config, small_dataset
 
 from shortlist import calibration as module
-from shortlist.calibration import Calibration, calibrate, likeliest
+from shortlist.calibration import Calibration, Codes, calibrate, likeliest
 from shortlist.config import Config, for_log, overridden
 from shortlist.dataset import Dataset
 from shortlist.encode import encode_corpus, encode_queries
+from shortlist.features.content_codes import shown_codes
 from shortlist.held_out import HeldOut, held_out
 from shortlist.learner import Learner
 from shortlist.prior import fit_prior
@@ -24,17 +25,25 @@ from shortlist.run import settings_key, split_validation
 from shortlist.towers import BIAS
 from shortlist.unlisted import is_repeat, seen_items
 
-QUERIES, ITEMS, DIM = 4001, 53, 11
+QUERIES, ITEMS, DIM, WORDS = 4001, 53, 11, 5
+
+
+def codes(queries: int) -> Codes:
+    """Random ones."""
+    random = np.random.default_rng(13)
+    return Codes(random.standard_normal((queries, WORDS), np.float32) / 2, random.standard_normal((ITEMS, WORDS), np.float32))
 
 
 def planted(calibration: Calibration, queries: int = QUERIES, seed: int = 7) -> tuple[NDArray[np.float32], ...]:
-    """(queries, items, positives, bias, never): choices drawn by the softmax of these three numbers."""
+    """(queries, items, positives, bias, never): choices drawn by the softmax of these numbers, the `codes` of so many queries included."""
     random = np.random.default_rng(seed)
     asked, items = random.standard_normal((queries, DIM), np.float32) / 3, random.standard_normal((ITEMS, DIM), np.float32)
     bias = np.log(random.dirichlet(np.ones(ITEMS))).astype(np.float32)
     never = np.arange(ITEMS) % 7 == 3
     bias[never] = bias.mean()
     logits = calibration.scale * (asked @ items.T) + calibration.popularity * bias + calibration.level * never
+    said = codes(queries)
+    logits += (calibration.match + calibration.match_of_never * never) * (said.queries @ said.items.T)
     chosen = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)  # draws by the softmax
     return asked, items, chosen, bias, never
 
@@ -45,6 +54,15 @@ def test_planted_numbers_are_found(truth: Calibration) -> None:
     assert found.scale == pytest.approx(truth.scale, rel=0.12)
     assert found.popularity == pytest.approx(truth.popularity, abs=0.1)
     assert found.level == pytest.approx(truth.level, abs=0.25)
+
+
+def test_planted_numbers_of_words_are_found() -> None:
+    truth = Calibration(0.8, 0.6, -0.5, 0.7, 0.9)
+    asked = planted(truth)
+    found = likeliest(*asked, codes=codes(QUERIES))
+    assert (found.scale, found.popularity, found.level) == pytest.approx((0.8, 0.6, -0.5), abs=0.15)
+    assert (found.match, found.match_of_never) == pytest.approx((0.7, 0.9), abs=0.2)
+    assert likeliest(*asked).match == 0  # nothing is said of items that do not match by words
 
 
 def test_towers_that_know_nothing_get_little_say() -> None:
@@ -64,13 +82,6 @@ def test_without_items_never_chosen_their_level_stays() -> None:
     assert likeliest(queries, items, positive, bias, np.zeros_like(never)).level == pytest.approx(0.0, abs=1e-6)
 
 
-def test_where_the_level_was_learned_the_scale_alone_is_fitted() -> None:
-    truth = Calibration(0.5, 1.0, 0.0)
-    found = likeliest(*planted(truth), level_free=False)
-    assert (found.popularity, found.level) == (1, 0)
-    assert found.scale == pytest.approx(truth.scale, rel=0.12)
-
-
 def test_what_no_list_holds_is_no_alternative() -> None:
     """Items of which half of the queries make nothing because they know them: left out, the planted numbers come back."""
     random = np.random.default_rng(3)
@@ -86,28 +97,33 @@ def test_what_no_list_holds_is_no_alternative() -> None:
     assert found.level == pytest.approx(truth.level, abs=0.25)
 
 
-def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("point", [[0.3, 0.7, -1.1], [0.3, 0.7, -1.1, 1.9, -0.6]], ids=["without words", "with words"])
+def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch, point: list[float]) -> None:
     queries, items, positive, bias, never = planted(Calibration(1.2, 0.8, -1.0), 101)
     known = [np.array([row % ITEMS, (3 * row) % ITEMS, -1]) for row in range(101)]
-    other = np.stack([np.ones(ITEMS), bias, never], axis=1).astype(np.float32)
+    bias = bias - bias.mean()
+    said = codes(101) if len(point) == 5 else None
+    deviation = np.array([1, 1, 3, 5, 5])
 
     def oracle(point: NDArray[np.float64]) -> float:
-        total = point[0] ** 2 / 2 + (point[1] - 1) ** 2 / 2 + (point[2] / 3) ** 2 / 2
+        away = point - [0, 1, 0, 0, 0][: len(point)]
+        total = ((away / deviation[: len(point)]) ** 2).sum() / 2
         for row, own in enumerate(positive):
             logits = np.exp(point[0]) * (items.astype(float) @ queries[row]) + point[1] * bias.astype(float) + point[2] * never
+            if said is not None:
+                logits += (point[3] + point[4] * never) * (said.items.astype(float) @ said.queries[row])
             open_to = [item for item in range(ITEMS) if item == own or item not in known[row]]
             total += np.log(np.exp(logits[open_to]).sum()) - logits[own]
         return float(total) / 101
 
     monkeypatch.setattr(module, "_CELLS_AT_ONCE", 7 * ITEMS)
-    tensors = (torch.from_numpy(array) for array in (queries, items, positive, other))
-    problem = module._Likelihood(*tensors, known)
-    point = np.array([0.3, 0.7, -1.1])
-    value, slope = problem.value(point)
-    assert value == pytest.approx(oracle(point), rel=1e-5)
-    np.testing.assert_allclose(slope, approx_fprime(point, oracle, 1e-5), atol=2e-4)
-    curvature = np.array([approx_fprime(point, lambda at, part=part: problem.value(at)[1][part], 1e-3) for part in range(3)])
-    np.testing.assert_allclose(problem.hessian(point), curvature, rtol=2e-2, atol=2e-3)
+    problem = module._Likelihood(queries, items, positive, bias, never, known, said)
+    at = np.array(point)
+    value, slope = problem.value(at)
+    assert value == pytest.approx(oracle(at), rel=1e-5)
+    np.testing.assert_allclose(slope, approx_fprime(at, oracle, 1e-5), atol=2e-4)
+    curvature = np.array([approx_fprime(at, lambda near, part=part: problem.value(near)[1][part], 1e-3) for part in range(len(at))])
+    np.testing.assert_allclose(problem.hessian(at), curvature, rtol=2e-2, atol=2e-3)
 
 
 # --- what becomes of it in a model
@@ -125,24 +141,26 @@ def learned(folder: Path, popularity: str, **train: object) -> tuple[Learner, He
     return learner, kept, config
 
 
-def scores(learner: Learner, dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N, M) what is searched, over T: of the towers, and (M,) of the bias."""
+def scores(learner: Learner, dataset: Dataset) -> tuple[NDArray[np.float64], ...]:
+    """(N, M) what is searched, over T: of the towers, (M,) of the bias, and (N, M) of words in common."""
     model, tables = learner.model, learner.tables.weights
-    corpus = encode_corpus(model, tables, dataset.item_features)
+    corpus = encode_corpus(model, tables, dataset.item_features, codes=dataset.item_codes)
     queries = encode_queries(model, tables, dataset.train.queries, user_features=dataset.user_features, embedding=corpus.embedding)
-    temperature = float(model.temperature.detach())
-    return queries[:, :-1].astype(float) @ corpus.vector[:, :-1].T / temperature, corpus.vector[:, -1] / temperature
+    temperature, dim = float(model.temperature.detach()), model.settings.hidden[-1]
+    queries, items = queries.astype(float), corpus.vector / temperature
+    return queries[:, :dim] @ items[:, :dim].T, items[:, dim], queries[:, dim + 1 :] @ items[:, dim + 1 :].T
 
 
 @pytest.mark.parametrize("popularity", ["learned", "recent"])
-def test_what_is_searched_has_the_three_numbers_in_it(tmp_path: Path, popularity: str) -> None:
+def test_what_is_searched_has_the_numbers_in_it(tmp_path: Path, popularity: str) -> None:
     learner, kept, config = learned(tmp_path, popularity)
     dataset = learner.dataset
-    similarity, bias = scores(learner, dataset)
+    similarity, bias, words = scores(learner, dataset)
+    assert not words.any()
     found = calibrate(learner, kept, config.evaluate)
     assert found["scale"] != 1
     assert found["level"] != 0
-    similarity_after, bias_after = scores(learner, dataset)
+    similarity_after, bias_after, words_after = scores(learner, dataset)
     np.testing.assert_allclose(similarity_after, found["scale"] * similarity, rtol=2e-3, atol=1e-3)
     never = dataset.item_counts == 0
     if popularity == "recent":
@@ -151,6 +169,10 @@ def test_what_is_searched_has_the_three_numbers_in_it(tmp_path: Path, popularity
         bias[never] = np.log(prior.share[never].mean())
     expected = found["popularity"] * bias + found["level"] * never
     np.testing.assert_allclose(bias_after - bias_after.mean(), expected - expected.mean(), atol=2e-3)
+    shown = shown_codes(dataset.item_codes, dataset.train.queries.seed_row, dataset.train.queries.newest_first(learner.model.history_last))
+    assert min(abs(found["match"]), abs(found["match_of_never"])) > 0
+    counts = found["match"] + found["match_of_never"] * never
+    np.testing.assert_allclose(words_after, counts * (shown @ dataset.item_codes.T), atol=1e-3)
 
 
 @pytest.mark.parametrize("train", [{"validation_fraction": 0.0}, {"calibrate": False}], ids=str)
@@ -307,13 +329,15 @@ def test_choices_that_are_not_judged_are_not_looked_at(tmp_path: Path) -> None:
     examples = kept.examples.take(np.flatnonzero(~is_repeat(kept.examples) & (kept.examples.weight > 0)))
     assert 20 < len(examples) < len(kept.examples)
     model, tables, dataset = learner.model, learner.tables.weights, kept.dataset
-    corpus = encode_corpus(model, tables, dataset.item_features)
+    corpus = encode_corpus(model, tables, dataset.item_features, codes=dataset.item_codes)
     queries = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
-    temperature, bias = np.float32(model.temperature.detach()), corpus.vector[:, -1]
-    asked = queries[:, :-1] / temperature, corpus.vector[:, :-1], examples.item_row.astype(np.int64), bias / temperature, kept.never
-    expected = likeliest(*asked, seen_items(examples.queries))
+    temperature, dim = np.float32(model.temperature.detach()), model.settings.hidden[-1]
+    bias = corpus.vector[:, dim] / temperature
+    asked = queries[:, :dim] / temperature, corpus.vector[:, :dim], examples.item_row.astype(np.int64), bias, kept.never
+    said = Codes(queries[:, dim + 1 :], dataset.item_codes)
+    expected = likeliest(*asked, seen_items(examples.queries), codes=said)
     found = calibrate(learner, kept, settings)
     assert (found["scale"], found["popularity"], found["level"]) == pytest.approx(
         (expected.scale, expected.popularity, expected.level), rel=1e-3
     )
-    assert likeliest(*asked).scale != pytest.approx(expected.scale, rel=1e-2)
+    assert likeliest(*asked, codes=said).scale != pytest.approx(expected.scale, rel=1e-2)

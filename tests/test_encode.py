@@ -14,7 +14,7 @@ from small_project import ITEMS, small_dataset
 from shortlist import encode
 from shortlist.batches import Batch
 from shortlist.dataset import Dataset
-from shortlist.encode import Corpus, encode_catalogue, encode_corpus, encode_queries, full_corpus_loss
+from shortlist.encode import Corpus, codes_for, encode_catalogue, encode_corpus, encode_queries, full_corpus_loss
 from shortlist.id_places import row_blocks
 from shortlist.towers import EncodedItems, batch_table_rows
 from shortlist.train import Trainer
@@ -135,7 +135,7 @@ def test_a_catalogue_encoded_by_blocks_has_the_vectors_of_the_corpus(
     learner = trained.learner
     monkeypatch.setattr(encode, "_ITEMS_AT_ONCE", 11)  # 53 items: four blocks and a last one of 9
     found = encode_catalogue(learner.model, learner.tables.weights, dataset.item_encoder, dataset.items.frame)
-    corpus = encode_corpus(learner.model, learner.tables.weights, dataset.item_features)
+    corpus = encode_corpus(learner.model, learner.tables.weights, dataset.item_features, codes=codes_for(learner.model, dataset))
     np.testing.assert_allclose(found.embedding, corpus.embedding, atol=1e-6)
     np.testing.assert_allclose(found.vector, corpus.vector, atol=1e-6)
 

@@ -45,6 +45,8 @@ ORDER = (
     "features/text",
     "features/number",
     "features/saved_values",
+    "features/content_words",
+    "features/content_codes",
     "features/encoder",
     "features/lookup",
     # the project -> queries and examples

@@ -80,7 +80,7 @@ def test_a_model_gives_kept_items_their_vectors_and_new_ones_those_of_their_cont
     for step in range(8):
         trainer.learner.learn(trainer.maker.make(step))
     model, tables = trainer.learner.model, trainer.learner.tables.weights
-    before = encode_corpus(model, tables, data.item_features)
+    before = encode_corpus(model, tables, data.item_features, codes=data.item_codes)
     moved = over_snapshot(data, newer(data.items))
     after = LearnedRetriever(model, tables, moved).corpus
     kept = [row for row, item in enumerate(data.items.ids) if item not in GONE]

@@ -21,6 +21,7 @@ from shortlist.catalogue import Catalogue, open_catalogue
 from shortlist.config import Config, load_config
 from shortlist.errors import BundleError
 from shortlist.features.arrays import FeatureArray, columns_from_flat
+from shortlist.features.content_codes import shown_codes
 from shortlist.features.encoder import TableEncoder, open_encoder
 from shortlist.features.lookup import look_up
 from shortlist.index.contract import Index
@@ -56,12 +57,17 @@ class Bundle:
     popularity: NDArray[np.int64] | None  # (M,) how often training saw each item chosen; None in older bundles
     queries: NDArray[np.float32] | None  # (N, S) vectors of held-out queries, to judge an index by; None in older bundles
     tables: dict[str, NDArray[np.float32]]
-    embeddings: NDArray[np.float32]  # (M, D) what queries see of an item
+    embeddings: NDArray[np.float32]  # (M, D + m) what queries see of an item, and its content code, of width m or 0
     vectors: NDArray[np.float32]  # (M, S) what is searched
     index: Index
     query_tower: onnxruntime.InferenceSession
     query_tower_of_one: onnxruntime.InferenceSession  # the same for one query at a time: with shapes settled it takes a fifth less
     item_tower: onnxruntime.InferenceSession
+
+    @property
+    def dim(self) -> int:
+        """D, the width of what the towers make."""
+        return self.config.model.hidden[-1]
 
     def encode_queries(self, queries: Queries) -> NDArray[np.float32]:
         """(N, S) vectors of the queries, to be searched in `index`."""
@@ -71,15 +77,19 @@ class Bundle:
         return np.concatenate(vectors)
 
     def encode_items(self, frame: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(embeddings (n, D), vectors (n, S)) of the items in `frame`, known to training or not."""
+        """(embeddings (n, D + m), vectors (n, S)) of the items in `frame`, known to training or not."""
         columns = self.item_encoder.encode(frame)
         inputs = (
             look_up(columns, self.tables, "item", frame.height),
             self._of_ids(columns, "#bias", 1),
-            self._of_ids(columns, "#output", self.embeddings.shape[1]),
+            self._of_ids(columns, "#output", self.dim),
         )
         embedding, vector = self.item_tower.run(list(ITEM_OUTPUTS), dict(zip(ITEM_INPUTS, inputs, strict=True)))
-        return embedding, vector
+        codes = self.item_encoder.codes(frame)
+        if codes is None:
+            return embedding, vector
+        counts = self._of_ids(columns, "#match", 1)
+        return np.concatenate([embedding, codes], axis=1), np.concatenate([vector, counts * codes], axis=1)
 
     def _of_ids(self, columns: dict[str, FeatureArray], suffix: str, width: int) -> NDArray[np.float32]:
         """(n, width) rows of a table that goes by item ids; zeros where the model has none."""
@@ -95,14 +105,16 @@ class Bundle:
         if not self.query_encoder.history_last:
             history[:] = -1
         present = history >= 0
-        remembered = self.embeddings[np.maximum(history, 0)] * present[:, :, None]  # (n, L, D)
+        embeddings, codes = self.embeddings[:, : self.dim], self.embeddings[:, self.dim :]
+        remembered = embeddings[np.maximum(history, 0)] * present[:, :, None]  # (n, L, D)
         has_seed = (queries.seed_row >= 0)[:, None].astype(np.float32)
-        seed = self.embeddings[np.maximum(queries.seed_row, 0)] * has_seed
+        seed = embeddings[np.maximum(queries.seed_row, 0)] * has_seed
         users = {name: column.take(queries.user_row) for name, column in self.user_features.items()}
         x = np.concatenate([look_up(users, self.tables, "user", count), look_up(queries.context, self.tables, "context", count)], axis=1)
         inputs = (seed, has_seed, remembered, present.astype(np.float32), x)
         (vector,) = self.query_tower.run(list(QUERY_OUTPUTS), dict(zip(QUERY_INPUTS, inputs, strict=True)))
-        return np.asarray(vector, np.float32)
+        vector = np.asarray(vector, np.float32)
+        return np.concatenate([vector, shown_codes(codes, queries.seed_row, history)], axis=1) if codes.shape[1] else vector
 
 
 def open_current(store: Path) -> Bundle:
@@ -167,7 +179,14 @@ def _check_shapes(folder: Path, bundle: Bundle) -> None:
     for name, matrix in (("embeddings.npy", bundle.embeddings), ("queries.npy", bundle.queries)):  # of the vectors, the index says so
         if matrix is not None and matrix.ndim != 2:
             raise BundleError(f"{folder / name} must be a matrix: got the shape {matrix.shape}; publish again")
-    count, dim, width = len(bundle.items), bundle.embeddings.shape[-1], bundle.vectors.shape[-1]
+    content = bundle.item_encoder.content
+    if bool(bundle.config.model.match_dim) != (content is not None):
+        raise BundleError(
+            f"{folder / 'item_features.json'} must know the words that items match by where model.match_dim is set, and only there: "
+            f"got match_dim = {bundle.config.model.match_dim}; publish again"
+        )
+    match = 0 if content is None else content.width
+    count, dim, width = len(bundle.items), bundle.dim + match, bundle.vectors.shape[-1]
     expected: dict[str, tuple[NDArray[Any] | None, str, tuple[int, ...]]] = {
         "embeddings.npy": (bundle.embeddings, "f4", (count, dim)),
         "vectors.npy": (bundle.vectors, "f4", (count, width)),

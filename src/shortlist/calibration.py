@@ -1,18 +1,19 @@
-"""The last act of training: three numbers that the choices held out are asked for, because training cannot know them.
+"""The last act of training: five numbers that the choices held out are asked for, because training cannot know them.
 
-    logits = s <u, v> / T + a b(i) + d [i was never chosen]
+    logits = s <u, v> / T + a b(i) + d n(i) + (m + m' n(i)) <q, c(i)>        n(i) = 1 where nobody chose the item, else 0
 
-s   how much the towers say: towers that learned little from a small log get a small say, those that learn on get a louder one
-a   how much popularity says (the bias b; with `model.popularity` = "recent" the log share of late, prior.py)
-d   the level of items that nobody chose. They are never a positive, so that as negatives all of them, and content like theirs,
-    would learn nothing but "not chosen"; where they are none (negatives.index_from = "chosen"), nothing is learned of their
-    level. But held-out choices fall on items that had not been chosen before, and how often they do says it.
+s       how much the towers say: towers that learned little from a small log get a small say, those that learn on get a louder one
+a       how much popularity says (the bias b; with `model.popularity` = "recent" the log share of late, prior.py)
+d       the level of items that nobody chose. They are never a positive, so that as negatives all of them, and content like theirs,
+        would learn nothing but "not chosen"; where they are none (negatives.index_from = "chosen"), nothing is learned of their
+        level. But held-out choices fall on items that had not been chosen before, and how often they do says it.
+m, m'   how much it says that an item has words in common with what the query shows (features/content_codes.py), and how much more
+        where nothing else is known of the item
 
-Where items that nobody chose were negatives (a small log, by default), their level was learned with the rest, and s alone is fitted.
 The numbers are those under which the held-out choices are likeliest, by the softmax over the whole corpus; each choice that is
-rewarded counts once, as in evaluation. They end in the temperature, the biases and the bias of the unknown ids: search stays one
-inner product. Of an item that only held-out choices chose no more is learned than of one that nobody chose, and it is published as
-such; but where the bias is recent popularity, it has its own.
+rewarded counts once, as in evaluation. They end in the temperature, the biases, the bias of the unknown ids and the table of matches:
+search stays one inner product. Of an item that only held-out choices chose no more is learned than of one that nobody chose, and it is
+published as such; but where the bias is recent popularity, it has its own.
 """
 
 from __future__ import annotations
@@ -28,29 +29,41 @@ from scipy.optimize import minimize
 
 from shortlist.config import EvaluateSettings, ModelSettings
 from shortlist.dataset import Dataset
-from shortlist.encode import encode_corpus, encode_queries
+from shortlist.encode import codes_for, encode_corpus, encode_queries
 from shortlist.features.arrays import Ids
 from shortlist.held_out import HeldOut, id_vocabulary, is_calibrated, unknown_row
+from shortlist.id_places import row_blocks
 from shortlist.learner import Learner
 from shortlist.prior import Prior, fit_prior
-from shortlist.towers import BIAS, extra_tables
+from shortlist.towers import BIAS, MATCH, extra_tables
 from shortlist.unlisted import is_tested, unlisted
 
 _MOST_CELLS = 100_000_000  # of held-out queries by items that are scored...
 _FEWEST_QUERIES = 200  # ...or more, where the corpus is so large that fewer queries would be left
-_CELLS_AT_ONCE = 1 << 24
+_CELLS_AT_ONCE = 1 << 22
 # What is believed before anything is seen, normal, in nats: without held-out choices of some kind nothing runs away
-_LOG_SCALE_DEVIATION, _POPULARITY_DEVIATION, _LEVEL_DEVIATION = 1.0, 1.0, 3.0
-_FLAT = 1e-4  # nats a query and unit: the slope at which the search for the three ends
+_BELIEVED = np.array([0.0, 1.0, 0.0, 0.0, 0.0])  # log s, a, d, m, m'
+_DEVIATION = np.array([1.0, 1.0, 3.0, 5.0, 5.0])
+_FLAT = 1e-4  # nats a query and unit: the slope at which the search ends
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The three numbers: `scale` s above 0, `popularity` a, `level` d in nats."""
+    """The numbers: `scale` s above 0, `popularity` a, `level` d in nats, `match` m and `match_of_never` m' in nats for equal words."""
 
     scale: float = 1.0
     popularity: float = 1.0
     level: float = 0.0
+    match: float = 0.0
+    match_of_never: float = 0.0
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What queries show, (N, m), and what is said of items, (M, m): their products are <q, c>."""
+
+    queries: NDArray[np.float32]
+    items: NDArray[np.float32]
 
 
 def has_recent_popularity(settings: ModelSettings) -> bool:
@@ -96,7 +109,7 @@ def likeliest(
     never: NDArray[np.bool_],
     left_out: Sequence[NDArray[np.int64]] | None = None,
     *,
-    level_free: bool = True,
+    codes: Codes | None = None,
 ) -> Calibration:
     """The calibration under which the positives were likeliest among the items.
 
@@ -105,90 +118,95 @@ def likeliest(
     bias         (M,) b, in nats
     never        (M,) items that were never chosen
     left_out     rows of items that are no alternatives, by query, -1 = none; None = all are
-    level_free   are all three fitted? If not, s alone is
+    codes        of the same queries and items; None = they do not match by words
     """
-    terms = np.stack([np.ones_like(bias), bias - bias.mean(), never.astype(np.float32)], axis=1)
-    problem = _Likelihood(torch.from_numpy(queries), torch.from_numpy(items), torch.from_numpy(positive), torch.from_numpy(terms), left_out)
-    free = np.array([True, level_free, level_free])
-    found = np.array([0.0, 1.0, 0.0])
-
-    def value(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found[free] = point
-        mean, slope = problem.value(found)
-        return mean, slope[free]
-
-    def hessian(point: NDArray[np.float64]) -> NDArray[np.float64]:
-        found[free] = point
-        curvature: NDArray[np.float64] = problem.hessian(found)[np.ix_(free, free)]
-        return curvature
-
+    problem = _Likelihood(queries, items, positive, bias, never, left_out, codes)
     until = {"gtol": _FLAT, "maxiter": 50}
-    found[free] = minimize(value, found[free], jac=True, hess=hessian, method="trust-exact", options=until).x
-    log_scale, popularity, level = found.tolist()
-    return Calibration(float(np.exp(log_scale)), popularity, level)
+    start = _BELIEVED[: problem.size]
+    found = minimize(problem.value, start, jac=True, hess=problem.hessian, method="trust-exact", options=until).x
+    return Calibration(float(np.exp(found[0])), *found[1:].tolist())
 
 
 class _Likelihood:
-    """Minus the mean log-likelihood of N positives and of what was believed before, as a function of (log s, a, d)."""
+    """Minus the mean log-likelihood of N positives and of what was believed before, as a function of (log s, a, d) or (..., m, m')."""
 
     def __init__(
         self,
-        queries: torch.Tensor,
-        items: torch.Tensor,
-        positive: torch.Tensor,
-        terms: torch.Tensor,
+        queries: NDArray[np.float32],
+        items: NDArray[np.float32],
+        positive: NDArray[np.int64],
+        bias: NDArray[np.float32],
+        never: NDArray[np.bool_],
         left_out: Sequence[NDArray[np.int64]] | None,
+        codes: Codes | None,
     ) -> None:
-        """terms   (M, 3) one, the bias b, and n: 1 where the item was never chosen, else 0"""
-        self.queries, self.items, self.positive, self.terms, self.left_out = queries, items, positive, terms, left_out
-        self.products = torch.cat([terms, terms[:, 1:2] * terms[:, 1:], terms[:, 2:]], dim=1)  # 1, b, n, bb, bn, nn = n
-        self._point, self._hessian = np.full(3, np.nan), np.eye(3)
+        """As `likeliest` takes them."""
+        self.positive, self.left_out = torch.from_numpy(positive), left_out
+        self.sides = [(torch.from_numpy(queries), torch.from_numpy(items))]
+        if codes is not None:
+            self.sides.append((torch.from_numpy(codes.queries), torch.from_numpy(codes.items)))
+        self.size = 3 if codes is None else 5
+        self.never = torch.from_numpy(never.astype(np.float32))
+        self.terms = torch.stack([torch.from_numpy(bias - bias.mean()), self.never], dim=1)  # (M, 2) b, n
+        self._point, self._hessian = np.full(self.size, np.nan), np.eye(self.size)
 
     def value(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """The value and its gradient (3,)."""
+        """The value and its gradient."""
         scale = float(np.exp(point[0]))
-        total, gradient, curvature = self._sums(scale, point[1], point[2])
+        total, gradient, curvature = self._sums(np.concatenate([[scale], point[1:]]))
         # from s to log s
-        slope = scale * gradient[0]
-        gradient, curvature = gradient * [scale, 1, 1], curvature * np.outer([scale, 1, 1], [scale, 1, 1])
-        curvature[0, 0] += slope
-        certainty = np.array([_LOG_SCALE_DEVIATION, _POPULARITY_DEVIATION, _LEVEL_DEVIATION]) ** -2.0
-        away = point - np.array([0.0, 1.0, 0.0])
-        self._point, self._hessian = point.copy(), curvature + np.diag(certainty)
+        by_point = np.ones(self.size)
+        by_point[0] = scale
+        gradient, curvature = gradient * by_point, curvature * np.outer(by_point, by_point)
+        curvature[0, 0] += gradient[0]
+        certainty = _DEVIATION[: self.size] ** -2.0
+        away = point - _BELIEVED[: self.size]
         count = len(self.positive)
-        self._hessian /= count
+        self._point, self._hessian = point.copy(), (curvature + np.diag(certainty)) / count
         return (total + float(certainty @ away**2) / 2) / count, (gradient + certainty * away) / count
 
     def hessian(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(3, 3); it comes with the value, which is asked for first."""
+        """The second derivatives; they come with the value, which is asked for first."""
         if not np.array_equal(point, self._point):
             self.value(point)
         return self._hessian
 
     @torch.no_grad()
-    def _sums(self, scale: float, popularity: float, level: float) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """Minus the log-likelihood, its gradient (3,) and its curvature (3, 3) in (s, a, d), over blocks of queries."""
-        total, gradient, curvature = 0.0, np.zeros(3), np.zeros((3, 3))
-        fixed = self.terms @ torch.tensor([0.0, popularity, level], dtype=self.terms.dtype)  # (M,)
-        at_once = max(1, _CELLS_AT_ONCE // len(self.items))
-        for start in range(0, len(self.queries), at_once):
-            positive = self.positive[start : start + at_once]
-            similarity = self.queries[start : start + at_once] @ self.items.T  # (b, M)
-            chance = torch.add(fixed, similarity, alpha=scale)
+    def _sums(self, factors: NDArray[np.float64]) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Minus the log-likelihood, its gradient and its curvature in (s, a, d) or (s, a, d, m, m'), over blocks of queries.
+
+        Under the softmax p of a query, the gradient is E_p[f] - f(positive) and the curvature E_p[f f'] - E_p[f] E_p[f]', where f are what
+        the factors stand before: <u, v> / T, b, n, <q, c>, n <q, c>. Those that are of items alone are summed as products with (M, 2).
+        """
+        total, gradient, curvature = 0.0, np.zeros(self.size), np.zeros((self.size, self.size))
+        fixed = self.terms @ torch.from_numpy(factors[1:3]).to(self.terms.dtype)  # (M,)
+        products = self.terms[:, [0, 0, 1]] * self.terms[:, [0, 1, 1]]  # (M, 3) bb, bn, nn
+        of_pairs = [0, *range(3, self.size)]  # which factors stand before what a query and an item make together
+        for rows in row_blocks(len(self.positive), max(1, _CELLS_AT_ONCE // len(self.terms))):
+            positive = self.positive[rows]
+            pairs = [queries[rows] @ items.T for queries, items in self.sides]  # (b, M) each
+            if len(pairs) > 1:
+                pairs.append(pairs[1] * self.never)
+            chance = fixed + sum(float(factors[place]) * pair for place, pair in zip(of_pairs, pairs, strict=True))
             own = chance.gather(1, positive[:, None])[:, 0]
-            self._leave_out(chance, start, positive)
+            self._leave_out(chance, rows.start, positive)
             log_sum = torch.logsumexp(chance, dim=1)
             total += float((log_sum - own).double().sum())
             chance.sub_(log_sum[:, None]).exp_()
-            plain = (chance @ self.products).double()  # (b, 6) means of 1, b, n, bb, bn, nn
-            chance.mul_(similarity)
-            crossed = (chance @ self.terms).double()  # (b, 3) means of x, xb, xn
-            squared = chance.mul_(similarity).sum(dim=1, dtype=torch.float64)  # (b,) mean of xx
-            mean = torch.stack([crossed[:, 0], plain[:, 1], plain[:, 2]], dim=1)
-            seen = torch.stack([similarity.gather(1, positive[:, None])[:, 0], self.terms[positive, 1], self.terms[positive, 2]], dim=1)
+            mean = torch.zeros(len(positive), self.size, dtype=torch.float64)
+            seen, second = torch.zeros_like(mean), torch.zeros(self.size, self.size, dtype=torch.float64)
+            mean[:, 1:3], seen[:, 1:3] = (chance @ self.terms).double(), self.terms[positive].double()
+            (bb, bn, nn) = (chance @ products).double().sum(dim=0)
+            second[1:3, 1:3] = torch.stack([torch.stack([bb, bn]), torch.stack([bn, nn])])
+            for number, (place, pair) in enumerate(zip(of_pairs, pairs, strict=True)):
+                weighted = chance * pair
+                mean[:, place] = weighted.sum(dim=1, dtype=torch.float64)
+                seen[:, place] = pair.gather(1, positive[:, None])[:, 0].double()
+                second[place, 1:3] = second[1:3, place] = (weighted @ self.terms).double().sum(dim=0)
+                for other, again in zip(of_pairs[number:], pairs[number:], strict=True):
+                    second[place, other] = second[other, place] = (weighted * again).sum(dtype=torch.float64)
             gradient += (mean - seen).sum(dim=0).numpy()
-            xx, (xb, xn), (bb, bn, nn) = squared.sum(), crossed[:, 1:].sum(dim=0), plain[:, 3:].sum(dim=0)
-            curvature += (torch.tensor([[xx, xb, xn], [xb, bb, bn], [xn, bn, nn]]) - mean.T @ mean).numpy()
+            curvature += (second - mean.T @ mean).numpy()
         return total, gradient, curvature
 
     def _leave_out(self, logits: torch.Tensor, start: int, positive: torch.Tensor) -> None:
@@ -211,17 +229,18 @@ def _of_held_out(learner: Learner, held_out: HeldOut, settings: EvaluateSettings
     count = min(len(examples), max(_FEWEST_QUERIES, _MOST_CELLS // len(held_out.never)))
     examples = examples.take(np.linspace(0, len(examples) - 1, count).astype(np.int64))
     model, tables, dataset = learner.model, learner.tables.weights, held_out.dataset
-    corpus = encode_corpus(model, tables, dataset.item_features)
+    codes = codes_for(model, dataset)
+    corpus = encode_corpus(model, tables, dataset.item_features, codes=codes)
     queries = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
-    temperature = np.float32(model.temperature.detach())
+    temperature, dim = np.float32(model.temperature.detach()), model.settings.hidden[-1]
     return likeliest(
-        queries[:, :-1] / temperature,
-        corpus.vector[:, :-1],
+        queries[:, :dim] / temperature,
+        corpus.vector[:, :dim],
         examples.item_row.astype(np.int64),
-        corpus.vector[:, -1] / temperature,
+        corpus.vector[:, dim] / temperature,
         held_out.never,
         unlisted(examples.queries, settings),
-        level_free=held_out.level_free,
+        codes=None if codes is None else Codes(queries[:, dim + 1 :], codes),
     )
 
 
@@ -239,17 +258,22 @@ def _forget_noise(learner: Learner, held_out: HeldOut) -> None:
 
 @torch.no_grad()
 def _apply(learner: Learner, never: NDArray[np.bool_], found: Calibration) -> None:
-    """The temperature, the biases and the bias of the unknown ids become those that were found."""
+    """The temperature, the biases, the bias of the unknown ids and what matches count become those that were found."""
     model, dataset = learner.model, learner.dataset
     assert model.id_feature is not None
     model.log_temperature.sub_(float(np.log(found.scale)))
     table = learner.tables.weights[f"item/{model.id_feature}{BIAS}"].mul_(found.popularity)
     if model.item.bias is not None:  # what the content adds
         model.item.bias.weight.mul_(found.popularity)
-    unknown = id_vocabulary(dataset.item_encoder, model.id_feature).unknown
+    unknown, known = id_vocabulary(dataset.item_encoder, model.id_feature).unknown, _known_rows(dataset, model.id_feature, never)
     table[unknown.start : unknown.stop] += found.level
     if not has_recent_popularity(model.settings):
-        table[torch.from_numpy(_known_rows(dataset, model.id_feature, never))] += found.level
+        table[torch.from_numpy(known)] += found.level
+    if codes_for(model, dataset) is not None:
+        match = learner.tables.weights[f"item/{model.id_feature}{MATCH}"].fill_(found.match)
+        match[unknown.start : unknown.stop] += found.match_of_never
+        match[torch.from_numpy(known)] += found.match_of_never
+        match *= model.temperature
 
 
 def _known_rows(dataset: Dataset, name: str, items: NDArray[np.bool_]) -> NDArray[np.int64]:

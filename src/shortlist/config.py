@@ -23,11 +23,14 @@ from shortlist.errors import ConfigError
 LossDesign = Literal["expected_count", "all_corrected", "inclusion", "paper_literal", "uncorrected"]
 Mask = Literal["item", "same_query", "known"]
 FEWEST_TO_HOLD_OUT = 10  # examples: a tenth of fewer is none
+LARGE_LOG = 100_000  # examples; from there on the towers learn what words mean
+_MATCH_DIM = 256
 SMALL_LOG = 30_000  # examples; such logs are learned more softly, and their sessions both ways
 FeatureKind = Literal["id", "category", "categories", "text", "number", "vector", "item", "items"]
 DayCount = Literal["calendar", "active"]
 HoldoutUnit = Literal["rows", "pairs", "users", "items"]
 PATHS = {"data": ("events", "items", "users"), "evaluate": ("next_events", "next_items")}
+CONTENT_KINDS: frozenset[str] = frozenset({"text", "category", "categories"})  # what the catalogue says of an item in words
 ITEM_KINDS = ("id", "category", "categories", "text", "number", "vector")
 
 
@@ -97,6 +100,9 @@ class ModelSettings(Section, frozen=True):
     )
     # where the vectors of item ids start: at random, or side by side where the same people chose them; absent: spectral for a small log
     id_start: Literal["random", "spectral"] | None = None
+    # width of the codes by which items match what a query shows by their words (content_codes.py); 0 = none; absent: 256, where the
+    # catalogue says anything and the log is not large (for_log)
+    match_dim: int | None = None
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
     singleton_id_dropout: float = 0.5  # the same share for a positive that the window chose once: without this choice it would be new
     history_dropout: float | None = None  # share of history items hidden in training; absent: .3, or 0 for a small log (for_log)
@@ -286,6 +292,11 @@ def for_log(config: Config, examples: int) -> Config:
         model = msgspec.structs.replace(model, history_dropout=0.0 if is_small else 0.3)
     if model.id_start is None:
         model = msgspec.structs.replace(model, id_start="spectral" if is_small else "random")
+    if model.match_dim is None:
+        kinds = {settings.kind for settings in feature_settings(config.item).values()}
+        says_something = "id" in kinds and bool(kinds & CONTENT_KINDS)
+        matches = says_something and model.item_tower == "content" and model.item_bias and train.calibrate
+        model = msgspec.structs.replace(model, match_dim=_MATCH_DIM if matches and examples <= LARGE_LOG else 0)
     if train.both_ways_within is None:
         has_sessions = columns.user is not None and columns.time is not None and columns.seed is columns.history is None
         train = msgspec.structs.replace(train, both_ways_within=1800.0 if is_small and has_sessions else 0.0)
@@ -366,6 +377,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 def _refuse_contradictions(config: Config, where: str) -> None:
     model, negatives, train, evaluate = config.model, config.negatives, config.train, config.evaluate
     columns, loss, frequency, index = config.columns, config.loss, config.frequency, config.index
+    kinds = {settings.kind for settings in feature_settings(config.item).values()}
     rules: list[tuple[bool, str]] = [
         (model.temperature is None or model.temperature > 0, f"model.temperature must be above 0: got {model.temperature}"),
         (
@@ -380,6 +392,15 @@ def _refuse_contradictions(config: Config, where: str) -> None:
         (0 <= model.id_dropout < 1, f"model.id_dropout is a share in [0, 1): got {model.id_dropout}"),
         (0 <= model.singleton_id_dropout < 1, f"model.singleton_id_dropout is a share in [0, 1): got {model.singleton_id_dropout}"),
         (0 <= (model.history_dropout or 0) < 1, f"model.history_dropout is a share in [0, 1): got {model.history_dropout}"),
+        (
+            (model.match_dim or 0) >= 0 and model.match_dim != 1,
+            f"model.match_dim must be 2 or more, half of it for common words and half for rare ones, or 0: got {model.match_dim}",
+        ),
+        (
+            not model.match_dim or ({"id"} < kinds & {"id", *CONTENT_KINDS} and model.item_bias and train.calibrate),
+            "model.match_dim matches items by words, and calibration says by id what that counts: name an item feature of kind id and one "
+            "of kind text, category or categories, keep model.item_bias and train.calibrate, or set it to 0",
+        ),
         (negatives.batch_size >= 1, f"negatives.batch_size must be at least 1: got {negatives.batch_size}"),
         (negatives.index_batch_size >= 0, f"negatives.index_batch_size must not be negative: got {negatives.index_batch_size}"),
         (

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from shortlist.array_files import GrowingArrays, open_array_files
 from shortlist.catalogue import Catalogue
-from shortlist.config import Config, FeatureSettings, feature_settings
+from shortlist.config import Config, FeatureSettings, feature_settings, for_log
 from shortlist.errors import ConfigError, DataError
 from shortlist.features.arrays import FeatureArray, columns_from_flat, flat_arrays
+from shortlist.features.content_codes import fit_content_codes
 from shortlist.features.encoder import TableEncoder, fit_encoder
 from shortlist.histories import Histories, histories_by_user, instants, other_choices
 from shortlist.id_places import row_blocks
 from shortlist.log import EventLog, asking_role
-from shortlist.project import Project, feature_column
+from shortlist.project import Project, content_columns, feature_column
 from shortlist.protocols.split import Split
 from shortlist.queries import NONE_ROW, Queries, QueryEncoder, without_seed
 from shortlist.user_order import user_order
@@ -103,6 +104,7 @@ class Dataset:
     user_features: dict[str, FeatureArray]  # each with U + 1 entries, the last for nobody
     train: Examples
     item_counts: NDArray[np.int64]  # (M,) how often each item is a positive of `train`
+    item_codes: NDArray[np.float32] | None = None  # (M, m) content codes, where items match by their words
 
     def encode_split(self, split: Split, config: Config) -> Examples:
         """The tested events of `split` as queries with their answers, encoded as in training."""
@@ -129,6 +131,9 @@ def make_dataset(project: Project, train_log: EventLog, *, folder: Path | None =
         seen=chosen | _mentioned(train_log, items),
         chosen=chosen,
     )
+    width = for_log(config, len(train_log)).model.match_dim
+    if width:
+        item_encoder = replace(item_encoder, content=fit_content_codes(items.frame, content_columns(config), width))
     query_encoder = _fit_query_encoder(config, train_log, users)
     return _assembled(project, train_log, item_row, item_encoder, query_encoder, folder)
 
@@ -165,6 +170,7 @@ def _assembled(
         query_encoder.user.encode_with_missing(users.frame) if users is not None else {},
         train,
         count_rows(item_row, len(items)),
+        item_encoder.codes(items.frame),
     )
 
 

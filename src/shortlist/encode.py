@@ -1,6 +1,9 @@
 """Whole corpora and sets of queries -> vectors, block by block, with the trained towers and full tables.
 
 The vectors that come out are those that are searched: their inner product orders items as the model's logits do.
+
+    of an item:   [v, T b, w c]     v of its tower, b its bias, c its content code (features/content_codes.py), w = T m what that counts
+    of a query:   [u, 1,   q]       u of its tower, q the codes of what it shows, added up by age, of length 1, or 0 where it shows nothing
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ from scipy.optimize import minimize_scalar
 
 from shortlist.dataset import Dataset, Examples
 from shortlist.features.arrays import FeatureArray
+from shortlist.features.content_codes import shown_codes
 from shortlist.features.encoder import TableEncoder
 from shortlist.id_places import row_blocks
 from shortlist.losses import full_softmax_loss
 from shortlist.queries import Queries
-from shortlist.towers import TwoTower, lookups
+from shortlist.towers import MATCH, TwoTower, lookups
 
 Tables = dict[str, torch.Tensor]
 _BLOCK = 2048  # entries a call of a tower: their hidden layers stay near a core
@@ -34,20 +38,34 @@ _FARTHEST_LEVEL = 30.0  # nats
 class Corpus:
     """Every item of a catalogue, encoded."""
 
-    embedding: NDArray[np.float32]  # (M, D) what queries see of an item (seed, history)
-    vector: NDArray[np.float32]  # (M, S) what is searched; S = D, or D + 1 with item biases
+    embedding: NDArray[np.float32]  # (M, D + m) what queries see of an item (seed, history), and its code of width m, or 0
+    vector: NDArray[np.float32]  # (M, S) what is searched; S = D, and 1 for item biases, and m
 
 
-def encode_corpus(model: TwoTower, tables: Tables, item_features: dict[str, FeatureArray], *, into: Corpus | None = None) -> Corpus:
-    """All items. A bias b becomes a last coordinate T b, which every query meets with 1: the search stays one product.
+def codes_for(model: TwoTower, dataset: Dataset) -> NDArray[np.float32] | None:
+    """(M, m) the content codes of the dataset's items; None for a model that does not match by words."""
+    return dataset.item_codes if model.settings.match_dim else None
 
+
+def encode_corpus(
+    model: TwoTower,
+    tables: Tables,
+    item_features: dict[str, FeatureArray],
+    *,
+    codes: NDArray[np.float32] | None = None,
+    into: Corpus | None = None,
+) -> Corpus:
+    """All items.
+
+    codes  (M, m) their content codes; None: without, as training sees them
     into   an encoded corpus of the same shape, which is overwritten; None: new memory, which the system has to find and clear first
     """
     count = len(next(iter(item_features.values())))
-    corpus = Corpus(*(np.empty((count, width), np.float32) for width in _widths(model))) if into is None else into
+    corpus = _empty(model, count, 0 if codes is None else codes.shape[1]) if into is None else into
 
     def encode(rows: slice) -> None:
-        _fill(corpus, rows, model, tables, {name: column.cut(rows) for name, column in item_features.items()})
+        columns = {name: column.cut(rows) for name, column in item_features.items()}
+        _fill(corpus, rows, model, tables, columns, None if codes is None else codes[rows])
 
     _in_threads(encode, row_blocks(count, _BLOCK))
     return corpus
@@ -55,24 +73,33 @@ def encode_corpus(model: TwoTower, tables: Tables, item_features: dict[str, Feat
 
 def encode_catalogue(model: TwoTower, tables: Tables, encoder: TableEncoder, frame: pl.DataFrame) -> Corpus:
     """All items of a table, whose features are made block by block: beside the vectors it takes the memory of some blocks."""
-    corpus = Corpus(*(np.empty((frame.height, width), np.float32) for width in _widths(model)))
+    matches = encoder.content is not None and bool(model.settings.match_dim)
+    corpus = _empty(model, frame.height, encoder.content.width if encoder.content is not None and matches else 0)
 
     def encode(rows: slice) -> None:
-        columns = encoder.encode_rows(frame, rows)
+        columns, codes = encoder.encode_rows(frame, rows), encoder.codes(frame[rows]) if matches else None
         for inner in row_blocks(rows.stop - rows.start, _BLOCK):
             outer = slice(rows.start + inner.start, rows.start + inner.stop)
-            _fill(corpus, outer, model, tables, {name: column.cut(inner) for name, column in columns.items()})
+            cut = {name: column.cut(inner) for name, column in columns.items()}
+            _fill(corpus, outer, model, tables, cut, None if codes is None else codes[inner])
 
     _in_threads(encode, row_blocks(frame.height, _ITEMS_AT_ONCE))
     return corpus
 
 
 @torch.no_grad()
-def _fill(corpus: Corpus, rows: slice, model: TwoTower, tables: Tables, columns: dict[str, FeatureArray]) -> None:
-    """Nothing comes back: `corpus` holds the items `rows`, whose features these are."""
+def _fill(
+    corpus: Corpus, rows: slice, model: TwoTower, tables: Tables, columns: dict[str, FeatureArray], codes: NDArray[np.float32] | None
+) -> None:
+    """Nothing comes back: `corpus` holds the items `rows`, whose features and codes these are."""
     items = model.encode_items(columns, tables, rows.stop - rows.start)
-    corpus.embedding[rows] = items.embedding.numpy()
     dim = items.vector.shape[1]
+    corpus.embedding[rows, :dim] = items.embedding.numpy()
+    if codes is not None:
+        corpus.embedding[rows, dim:] = codes
+        assert model.id_feature is not None
+        counts = tables[f"item/{model.id_feature}{MATCH}"].numpy()[columns[model.id_feature].values]  # (n, 1)
+        corpus.vector[rows, -codes.shape[1] :] = counts * codes
     corpus.vector[rows, :dim] = items.vector.numpy()
     if items.bias is not None:
         corpus.vector[rows, dim] = (items.bias * model.temperature).numpy()
@@ -93,10 +120,10 @@ def _in_threads(work: Callable[[slice], None], blocks: Iterable[slice]) -> None:
         torch.set_num_threads(threads)  # what threads to come start with is one number for all
 
 
-def _widths(model: TwoTower) -> tuple[int, int]:
-    """Of an embedding and of a searched vector."""
+def _empty(model: TwoTower, count: int, match: int) -> Corpus:
+    """Room for so many items, whose codes have the width `match`."""
     dim = model.settings.hidden[-1]
-    return dim, dim + 1 if model.settings.item_bias else dim
+    return Corpus(*(np.empty((count, width), np.float32) for width in (dim + match, dim + model.settings.item_bias + match)))
 
 
 def encode_queries(
@@ -108,9 +135,9 @@ def encode_queries(
     embedding: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """(N, S) vectors of the queries, to be searched among `Corpus.vector`; `embedding` is `Corpus.embedding`."""
-    known = torch.from_numpy(embedding)
     dim = model.settings.hidden[-1]
-    encoded = np.ones((len(queries), _widths(model)[1]), np.float32)  # a bias meets 1
+    known, codes = torch.from_numpy(np.ascontiguousarray(embedding[:, :dim])), embedding[:, dim:]
+    encoded = np.ones((len(queries), dim + model.settings.item_bias + codes.shape[1]), np.float32)  # a bias meets 1
 
     @torch.no_grad()
     def encode(rows: slice) -> None:
@@ -122,6 +149,8 @@ def encode_queries(
             torch.from_numpy(block.newest_first(model.history_last).astype(np.int64)),
             lookups(users, tables, "user") + lookups(block.context, tables, "context"),
         ).numpy()
+        if codes.shape[1]:
+            encoded[rows, -codes.shape[1] :] = shown_codes(codes, block.seed_row, block.newest_first(model.history_last))
 
     _in_threads(encode, row_blocks(len(queries), _BLOCK))
     return encoded

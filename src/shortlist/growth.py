@@ -33,7 +33,7 @@ def grown_encoder(
             grown[name] = Feature(feature.column, feature.settings, _grown(feature, values))
         else:
             grown[name] = feature
-    return TableEncoder(grown)
+    return TableEncoder(grown, encoder.content)
 
 
 def carry_over(old: Learner, new: Learner) -> None:
@@ -67,7 +67,7 @@ def _grown(feature: Feature, values: pl.Series) -> CategoryEncoder | CategoriesE
 def _old_rows(old: Learner, new: Learner, table: str) -> NDArray[np.int64]:
     """(rows of the new table,) the row of the old table that each starts as."""
     side, _, name = table.partition("/")
-    name = name.split("#bias")[0].split("#output")[0]
+    name = name.partition("#")[0]
     encoders = {
         "item": (old.dataset.item_encoder, new.dataset.item_encoder),
         "user": (old.dataset.query_encoder.user, new.dataset.query_encoder.user),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from shortlist.config import IndexSettings
 from shortlist.dataset import Dataset
-from shortlist.encode import Tables, encode_corpus, encode_queries
+from shortlist.encode import Tables, codes_for, encode_corpus, encode_queries
 from shortlist.index.exact import ExactIndex
 from shortlist.queries import Queries
 from shortlist.towers import TwoTower
@@ -23,7 +23,7 @@ class LearnedRetriever:
 
     def __init__(self, model: TwoTower, tables: Tables, dataset: Dataset) -> None:
         self.model, self.tables, self.user_features = model, tables, dataset.user_features
-        self.corpus = encode_corpus(model, tables, dataset.item_features)
+        self.corpus = encode_corpus(model, tables, dataset.item_features, codes=codes_for(model, dataset))
         self.index = ExactIndex.build(self.corpus.vector, IndexSettings())
 
     def retrieve(

@@ -23,7 +23,7 @@ from shortlist.negatives import MixedNegatives, make_negatives
 from shortlist.spectral import start_ids
 from shortlist.streaming import StreamingFrequency, StreamingSettings, keys_of_ids
 from shortlist.tables import EmbeddingTables
-from shortlist.towers import BIAS, EncodedItems, TwoTower, batch_table_rows, initial_tables, learns_bias
+from shortlist.towers import BIAS, MATCH, EncodedItems, TwoTower, batch_table_rows, initial_tables, learns_bias
 
 _BUCKETS_PER_ITEM = 5  # of the streaming estimator, where the settings name none
 
@@ -105,7 +105,9 @@ class Learner:
             torch.manual_seed(settings.seed)
             self.model = TwoTower(dataset.item_encoder, dataset.query_encoder, config.model)
         id_feature = self.model.id_feature
-        fixed = frozenset() if learns_bias(config.model, id_feature) else frozenset({f"item/{id_feature}{BIAS}"})
+        fixed = frozenset(
+            {f"item/{id_feature}{MATCH}"} | (set() if learns_bias(config.model, id_feature) else {f"item/{id_feature}{BIAS}"})
+        )
         tables = initial_tables(dataset, config.model, generator, counts)
         if config.model.id_start == "spectral" and id_feature is not None:
             start_ids(tables[f"item/{id_feature}"], id_feature, dataset=dataset, examples=examples, seed=settings.seed)

@@ -14,7 +14,16 @@ import msgspec
 import polars as pl
 
 from shortlist.catalogue import Catalogue, read_items, read_users
-from shortlist.config import ColumnSettings, Config, FeatureKind, FeatureSettings, FeatureTable, config_tree, feature_settings
+from shortlist.config import (
+    CONTENT_KINDS,
+    ColumnSettings,
+    Config,
+    FeatureKind,
+    FeatureSettings,
+    FeatureTable,
+    config_tree,
+    feature_settings,
+)
 from shortlist.errors import ConfigError, DataError
 from shortlist.files import counted, inner_type, nearest
 from shortlist.log import ROLES, EventLog, read_events
@@ -147,6 +156,15 @@ def feature_column(name: str, settings: FeatureSettings, config: Config, *, side
         _refuse_underivable(name, role, config)
         return FeatureColumn("derived", role)
     return FeatureColumn("events", column)
+
+
+def content_columns(config: Config) -> dict[str, str]:
+    """Column of the items table -> how it is read, "text", "category" or "categories": what the catalogue says of items."""
+    return {
+        feature_column(name, settings, config, side="item").column: settings.kind
+        for name, settings in feature_settings(config.item).items()
+        if settings.kind in CONTENT_KINDS
+    }
 
 
 def describe(project: Project) -> dict[str, object]:

@@ -163,6 +163,10 @@ def _opened(folder: Path) -> Run:
     config = load_config(folder / CONFIG_FILE)
     facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
     item_encoder, query_encoder = open_encoder(folder, "item_features"), open_query_encoder(folder)
+    if bool(config.model.match_dim) != (item_encoder.content is not None):
+        raise ValueError(
+            f"model.match_dim = {config.model.match_dim}, and item_features.json knows {'no' if config.model.match_dim else 'its'} words"
+        )
     items = read_catalogue(str(folder / "items.parquet"), facts["item_id"])
     users = read_catalogue(str(folder / "users.parquet"), facts["user_id"], what="users") if facts["user_id"] else None
     weights = load_tensors(folder / MODEL_FILE)

@@ -31,4 +31,5 @@ def over_snapshot(dataset: Dataset, items: Catalogue) -> Dataset:
         item_features=dataset.item_encoder.encode(items.frame),
         train=train,
         item_counts=np.bincount(train.item_row, minlength=len(items)),
+        item_codes=dataset.item_encoder.codes(items.frame),
     )

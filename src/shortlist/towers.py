@@ -36,6 +36,7 @@ from shortlist.tower_inputs import Lookup, Piece, beside, padded
 START_LENGTH = 0.3  # of the output for a query that says nothing
 BIAS = "#bias"  # suffix of the table of item biases
 OUTPUT = "#output"  # suffix of the table of item vectors, where the item tower is one
+MATCH = "#match"  # suffix of the table that says what the content code of an item counts in a logit, in units of T nats
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def extra_tables(settings: ModelSettings, id_feature: str | None) -> list[str]:
         raise ConfigError('model.item_tower = "table" learns one vector an id: got no item feature of kind "id"; name one')
     if id_feature is None:
         return []
-    wanted = {BIAS: settings.item_bias, OUTPUT: settings.item_tower == "table"}
+    wanted = {BIAS: settings.item_bias, OUTPUT: settings.item_tower == "table", MATCH: bool(settings.match_dim)}
     return [f"item/{id_feature}{suffix}" for suffix, is_wanted in wanted.items() if is_wanted]
 
 
@@ -259,7 +260,9 @@ def initial_tables(
     id_feature = dataset.item_encoder.id_feature()
     for table in extra_tables(settings, id_feature):
         assert id_feature is not None
-        if table.endswith(BIAS):
+        if table.endswith(MATCH):
+            tables[table] = torch.zeros(len(tables[f"item/{id_feature}"]), 1)  # matches say nothing until they are calibrated
+        elif table.endswith(BIAS):
             tables[table] = _initial_biases(dataset, id_feature, item_counts)
         else:
             width = settings.hidden[-1]

@@ -197,8 +197,12 @@ def test_an_attribute_is_prepared_once_a_version(service: Service, monkeypatch: 
 
 def test_similar_items_are_found_by_content_without_popularity(service: Service) -> None:
     version = service._live.pinned.version
-    vectors = version.vectors[:, :-1]  # the last coordinate is the bias
-    order = np.argsort(-(vectors @ vectors[10]), kind="stable")
+    dim = version.bundle.dim
+    code = version.embeddings[10, dim:]
+    assert code.any()  # it is asked like a query that shows it: its own code, not what it counts as an answer
+    asked = np.concatenate([version.vectors[10, :dim], [0.0], code / np.linalg.norm(code)])  # no popularity
+    scores = version.vectors @ asked
+    order = np.argsort(-scores, kind="stable")
     slate = service.similar(SimilarRequest(item="i10", k=9))
     assert slate.items == [f"i{row:02d}" for row in order if row != 10][:9]
-    assert slate.scores == pytest.approx([float(vectors[row] @ vectors[10]) for row in order if row != 10][:9], abs=1e-6)
+    assert slate.scores == pytest.approx([float(scores[row]) for row in order if row != 10][:9], abs=1e-6)

@@ -307,7 +307,9 @@ def test_writes_are_there_again_in_a_new_version_by_its_own_tower(store: Path, o
     publish_run(other_run, store)
     service.reload()
     slate = service.recommend(RecommendRequest(k=1000))
-    assert before == (1, 12) and service._live.pinned.overlay.vectors.shape == (1, 14)
+    words = service._live.pinned.version.bundle.item_encoder.content
+    assert words is not None and words.width == 17  # as many as two items or more of the small project have
+    assert before == (1, 12 + 17) and service._live.pinned.overlay.vectors.shape == (1, 14 + 17)
     assert "new oak" in slate.items and "j03" not in slate.items and len(slate.items) == 53
     service.close()
 

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.arrays import FeatureArray
+from shortlist.features.content_codes import ContentCodes
 from shortlist.features.number import NumberEncoder, VectorEncoder, fit_number, fit_vector
 from shortlist.features.saved_values import values_from_arrays, values_to_arrays
 from shortlist.features.text import TextEncoder, fit_text
@@ -27,6 +28,7 @@ from shortlist.features.vocabulary import CategoriesEncoder, CategoryEncoder, Vo
 
 ColumnEncoder = CategoryEncoder | CategoriesEncoder | TextEncoder | NumberEncoder | VectorEncoder
 BUCKET_SUFFIX = "#bucket"
+CONTENT = "#content"  # no name of a feature
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TableEncoder:
     """The fitted features of one table, by name, in the order of the settings."""
 
     features: dict[str, Feature]
+    content: ContentCodes | None = None  # of items that match by their words
 
     def encode(self, frame: pl.DataFrame) -> dict[str, FeatureArray]:
         """One entry a row of `frame` for each array. Raises DataError where a column is not there."""
@@ -68,6 +71,10 @@ class TableEncoder:
         """As `encode`, with one more entry at the end that is missing in every feature: what row -1 takes."""
         absent = pl.DataFrame({column: pl.Series([None], dtype=dtype) for column, dtype in frame.schema.items()})
         return self.encode(pl.concat([frame, absent]))
+
+    def codes(self, frame: pl.DataFrame) -> NDArray[np.float32] | None:
+        """(n, m) the content codes of the rows; None where items do not match by their words."""
+        return None if self.content is None else self.content.encode(frame)
 
     @property
     def embedded(self) -> dict[str, tuple[int, int | None]]:
@@ -106,6 +113,10 @@ class TableEncoder:
             settings = {key: getattr(feature.settings, key) for key in feature.settings.__struct_fields__}
             facts[feature_name] = {"column": feature.column, "settings": settings, **scalars}
             arrays.update({f"{feature_name}/{part}": np.ascontiguousarray(array) for part, array in parts.items()})
+        if self.content is not None:
+            facts[CONTENT] = {"columns": self.content.columns, "of_others": self.content.of_others}
+            parts = {"frequency": self.content.frequency, "directions": self.content.directions, **values_to_arrays(self.content.words)}
+            arrays |= {f"{CONTENT}/{part}": np.ascontiguousarray(array) for part, array in parts.items()}
         (folder / f"{name}.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         save_file(arrays, folder / f"{name}.safetensors")
 
@@ -114,13 +125,12 @@ def open_encoder(folder: Path, name: str) -> TableEncoder:
     """The encoder that `TableEncoder.save` wrote."""
     facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     arrays = load_file(folder / f"{name}.safetensors")
-    features = {}
+    features, content = {}, facts.pop(CONTENT, None)
     for feature_name, fact in facts.items():
-        prefix = f"{feature_name}/"
-        parts = {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
+        parts = _parts(arrays, feature_name)
         settings = msgspec.convert(fact["settings"], FeatureSettings)
         features[feature_name] = Feature(fact["column"], settings, _encoder_from_state(settings, fact, parts))
-    return TableEncoder(features)
+    return TableEncoder(features, None if content is None else _open_content(content, _parts(arrays, CONTENT)))
 
 
 def fit_encoder(
@@ -146,6 +156,15 @@ def fit_encoder(
         source = named if settings.kind == "id" else window
         fitted[name] = Feature(column, settings, _fit_column(source[column], settings))
     return TableEncoder(fitted)
+
+
+def _parts(arrays: dict[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    return {key[len(name) + 1 :]: array for key, array in arrays.items() if key.startswith(f"{name}/")}
+
+
+def _open_content(fact: dict[str, Any], parts: dict[str, NDArray[Any]]) -> ContentCodes:
+    frequency, directions = parts.pop("frequency"), parts.pop("directions")
+    return ContentCodes(fact["columns"], values_from_arrays(parts), frequency, fact["of_others"], directions)
 
 
 def _fit_column(values: pl.Series, settings: FeatureSettings) -> ColumnEncoder:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shortlist.errors import NotFoundError
+from shortlist.features.content_codes import unit_length
 from shortlist.serve.admission import Admission, Admitted
 from shortlist.serve.events import EventStore
 from shortlist.serve.guard import Guard, SourceDown
@@ -156,12 +157,14 @@ def encoded(pinned: Pinned, query: Query) -> QueryVector:
 
 
 def like(pinned: Pinned, row: int) -> QueryVector:
-    """The vector of an item as a query, its popularity left out."""
-    version, overlay = pinned.version, pinned.overlay
+    """The vector of an item as a query, its popularity left out; by words it matches as what a query shows does."""
+    version, overlay, dim = pinned.version, pinned.overlay, pinned.version.bundle.dim
     vectors, place = (version.vectors, row) if row < overlay.sealed else (overlay.vectors, row - overlay.sealed)
     vector = vectors[place : place + 1].copy()
-    if version.bundle.config.model.item_bias:
-        vector[0, -1] = 0  # the last coordinate is the item's bias
+    vector[0, dim:] = 0  # the bias, where there is one, and the content code as an item has it
+    code = version.embeddings_of(overlay, np.array([row]))[:, dim:]
+    if code.shape[1]:
+        vector[0, -code.shape[1] :] = unit_length(code)[0]
     return QueryVector(version, vector)
 
 

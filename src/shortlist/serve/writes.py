@@ -99,7 +99,7 @@ def encoded_items(version: LiveVersion, ids: list[Id], frame: pl.DataFrame) -> E
     made = Encoded(version, ids, frame, np.concatenate(embeddings), np.concatenate(vectors))
     with np.errstate(over="ignore"):
         norms = np.sqrt(np.einsum("nd,nd->n", made.vectors, made.vectors, dtype=np.float64))
-    directions = np.linalg.norm(made.vectors[:, : made.embeddings.shape[1]], axis=1)
+    directions = np.linalg.norm(made.vectors[:, : bundle.dim], axis=1)
     # a direction has length 1: numbers whose squares overflow give one of length 0, an item that is like nothing
     if not (np.isfinite(made.embeddings).all() and (norms <= LARGEST_NORM).all() and (np.abs(directions - 1) < 0.01).all()):
         raise BadRequestError(f"an item must have a finite vector in version {version.name}: its numbers are too large; correct them")

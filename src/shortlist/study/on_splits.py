@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from shortlist.backtest import LogTo, Stage, quietly
-from shortlist.config import Config
+from shortlist.config import Config, for_log
 from shortlist.evaluate import Tested
 from shortlist.project import Project
 from shortlist.protocols.configured import splits
@@ -94,11 +94,13 @@ class Ready:
 
     def __init__(self, project: Project, split: Split, under: Conditions, commit: str | None) -> None:
         self.project, self.split, self.under, self.commit = project, split, under, commit
-        self._prepared: dict[str, Prepared] = {}
+        self._prepared: dict[tuple[str, int | None], Prepared] = {}
 
     def of(self, config: Config) -> Prepared:
-        """The split with the features of `config`."""
-        key = repr((config.item, config.query))
+        """The split with the features of `config`, and with content codes where it wants some."""
+        features, codes = repr((config.item, config.query)), for_log(config, len(self.split.train_log)).model.match_dim
+        with_them = [key for key in self._prepared if key[0] == features]
+        key = with_them[0] if with_them and not codes else (features, codes)  # a model without codes does not look at them
         if key not in self._prepared:
             if len(self._prepared) == _SETS_OF_FEATURES:
                 self._prepared.pop(next(iter(self._prepared)))
