@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
-from small_project import silent, small_project
+from small_project import silent, small_config, small_project, write_tables
 
 from shortlist.bundle import Bundle, open_bundle, open_current
 from shortlist.catalogue import read_catalogue
@@ -23,7 +23,7 @@ from shortlist.export import asked_vectors, publish_run
 from shortlist.features.arrays import flat_arrays
 from shortlist.index import proposing
 from shortlist.manifest import verify_version
-from shortlist.project import Project
+from shortlist.project import Project, open_project
 from shortlist.protocols.configured import splits
 from shortlist.queries import Queries
 from shortlist.run import Run, open_run, split_validation, train_run
@@ -150,14 +150,31 @@ def test_items_match_by_their_words_where_the_model_says_so(world: World) -> Non
 
 
 def test_words_and_settings_that_do_not_fit_are_refused(world: World, tmp_path: Path) -> None:
-    folder = shutil.copytree(world.run.folder, tmp_path / "run")
     match = world.run.config.model.match_dim
-    text = (folder / "config.toml").read_text(encoding="utf-8")
-    (folder / "config.toml").write_text(text.replace(f"match_dim = {match}", f"match_dim = {0 if match else 8}"), encoding="utf-8")
-    if not match and (world.run.config.model.item_tower == "table" or not world.run.config.model.item_bias):
-        return  # refused by another rule, or no table to hold it
-    with pytest.raises(BundleError, match="match_dim"):
+    if not match:
+        return
+    folder = shutil.copytree(world.run.folder, tmp_path / "run")
+    path = folder / "config.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace(f"match_dim = {match}", "match_dim = 0"), encoding="utf-8")
+    with pytest.raises(BundleError, match="match_dim = 0"):
         open_run(folder)
+
+
+def test_items_that_share_no_word_are_trained_published_and_asked(tmp_path: Path) -> None:
+    """Codes of no width: nothing matches, and nothing breaks."""
+    write_tables(tmp_path)
+    items = pl.read_parquet(tmp_path / "items.parquet")
+    items.with_columns(pl.Series("title", [f"word{row}" for row in range(len(items))])).write_parquet(tmp_path / "items.parquet")
+    features = {"item": {"features": {"item_id": "id", "title": "text"}}, "train": {"epochs": 1}}
+    project = open_project(small_config(tmp_path, features))
+    run = train_run(project, project.log, tmp_path / "run", log_to=silent)
+    assert run.item_encoder.content is not None and run.item_encoder.content.width == 0
+    bundle = open_bundle(publish_run(run, tmp_path / "store").folder)
+    assert bundle.embeddings.shape[1] == 11 and bundle.vectors.shape[1] == 12
+    np.testing.assert_allclose(bundle.encode_items(bundle.items.frame)[1], bundle.vectors, atol=2e-6)
+    queries = make_dataset(project, project.log).train.queries
+    vectors = bundle.encode_queries(queries)
+    assert vectors.shape == (len(queries), 12) and np.isfinite(vectors).all()
 
 
 def test_a_query_that_says_nothing_is_answered(world: World) -> None:

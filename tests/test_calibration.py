@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,8 @@ from shortlist import calibration as module
 from shortlist.calibration import Calibration, Codes, calibrate, likeliest
 from shortlist.config import Config, for_log, overridden
 from shortlist.dataset import Dataset
-from shortlist.encode import encode_corpus, encode_queries
+from shortlist.encode import codes_for, encode_corpus, encode_queries
+from shortlist.errors import ConfigError
 from shortlist.features.content_codes import shown_codes
 from shortlist.held_out import HeldOut, held_out
 from shortlist.learner import Learner
@@ -320,6 +322,55 @@ def test_uniform_negatives_come_from_chosen_items_where_a_level_can_be_found(
 ) -> None:
     config = small_config(tmp_path, sections)
     assert for_log(config, examples).negatives.index_from == index_from
+
+
+@pytest.mark.parametrize(
+    ("sections", "examples", "width"),
+    [
+        ({}, 100_000, 256),
+        ({}, 100_001, 0),  # enough to learn what words mean
+        ({}, 9, 0),  # nothing can be held out that would say what matches count
+        ({"train": {"calibrate": False}}, 601, 0),
+        ({"train": {"validation_fraction": 0.0}}, 601, 0),
+        ({"model": {"item_bias": False}}, 601, 0),
+        ({"model": {"item_tower": "table"}}, 601, 0),
+        ({"item": {"features": {"item_id": "id", "price": "number"}}}, 601, 0),  # no word is said of any item
+        ({"item": {"features": {"kind": "category"}}}, 601, 0),  # no ids
+        ({"query": {"features": {"users.age": "category"}}}, 601, 0),  # queries show no item
+        ({"model": {"match_dim": 8}}, 100_001, 8),  # what is set explicitly stays
+        ({"model": {"match_dim": 0}}, 601, 0),
+    ],
+    ids=str,
+)
+def test_items_match_by_words_where_calibration_can_say_what_that_counts(
+    tmp_path: Path, sections: dict[str, dict[str, object]], examples: int, width: int
+) -> None:
+    assert for_log(small_config(tmp_path, sections), examples).model.match_dim == width
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"train": {"calibrate": False}}, "needs choices held out"),
+        ({"train": {"validation_fraction": 0.0}}, "needs choices held out"),
+        ({"model": {"item_bias": False}}, "needs choices held out"),
+        ({"item": {"features": {"item_id": "id"}}}, "matches items by words"),
+        ({"model": {"match_dim": 1}}, "must be 2 or more"),
+    ],
+    ids=str,
+)
+def test_matches_that_nothing_could_count_are_refused(tmp_path: Path, sections: dict[str, dict[str, object]], why: str) -> None:
+    sections = {**sections, "model": {"match_dim": 8, **sections.get("model", {})}}
+    with pytest.raises(ConfigError, match=rf"model\.match_dim {why}"):
+        small_config(tmp_path, sections)
+    small_config(tmp_path, {"model": {"match_dim": 8}, "item": {"features": {}}})  # features are proposed later
+
+
+def test_a_model_that_matches_needs_the_codes(tmp_path: Path) -> None:
+    dataset, config = small_dataset(tmp_path)
+    learner = Learner(dataset, dataset.train, config)
+    with pytest.raises(ValueError, match="match_dim = 256 needs a dataset with content codes"):
+        codes_for(learner.model, replace(dataset, item_codes=None))
 
 
 def test_choices_that_are_not_judged_are_not_looked_at(tmp_path: Path) -> None:

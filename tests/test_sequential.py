@@ -113,3 +113,8 @@ def test_a_folder_with_another_run_is_refused(project: Project, tmp_path: Path) 
     (tmp_path / "run.json").write_text('{"fingerprint": "another"}')
     with pytest.raises(ConfigError, match="other settings or other data"):
         train_sequentially(project, tmp_path, log_to=silent)
+
+
+def test_words_that_nothing_held_out_could_count_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"got model\.match_dim; set it to 0"):
+        train_sequentially(small_project(tmp_path, {**DAYS, "model": {"match_dim": 8}}), tmp_path / "run", log_to=silent)

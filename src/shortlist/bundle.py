@@ -185,8 +185,11 @@ def _check_shapes(folder: Path, bundle: Bundle) -> None:
             f"{folder / 'item_features.json'} must know the words that items match by where model.match_dim is set, and only there: "
             f"got match_dim = {bundle.config.model.match_dim}; publish again"
         )
-    match = 0 if content is None else content.width
-    count, dim, width = len(bundle.items), bundle.dim + match, bundle.vectors.shape[-1]
+    counts = f"item/{bundle.item_encoder.id_feature()}#match"
+    if content is not None and counts not in bundle.tables:
+        raise BundleError(f"{folder / 'tables'} must say in {counts!r} what matches count: it is missing; publish again")
+    count, dim = len(bundle.items), bundle.dim + (0 if content is None else content.width)
+    width = dim + bundle.config.model.item_bias
     expected: dict[str, tuple[NDArray[Any] | None, str, tuple[int, ...]]] = {
         "embeddings.npy": (bundle.embeddings, "f4", (count, dim)),
         "vectors.npy": (bundle.vectors, "f4", (count, width)),

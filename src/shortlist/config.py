@@ -100,8 +100,8 @@ class ModelSettings(Section, frozen=True):
     )
     # where the vectors of item ids start: at random, or side by side where the same people chose them; absent: spectral for a small log
     id_start: Literal["random", "spectral"] | None = None
-    # width of the codes by which items match what a query shows by their words (content_codes.py); 0 = none; absent: 256, where the
-    # catalogue says anything and the log is not large (for_log)
+    # width of the codes by which items match what a query shows by their words (features/content_codes.py); 0 = none; absent: 256,
+    # where the catalogue says anything, queries show items and the log is not large (for_log)
     match_dim: int | None = None
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own
     singleton_id_dropout: float = 0.5  # the same share for a positive that the window chose once: without this choice it would be new
@@ -159,7 +159,7 @@ class TrainSettings(Section, frozen=True):
     both_ways_within: float | None = None  # seconds between choices that are learned in reverse too; absent: 1,800 for a small log, else 0
     validation_fraction: float = 0.02  # of the examples (but 200, or a tenth): the latest, or random ones where there is no time
     validation_at_most: int = 2048
-    calibrate: bool = True  # fit three numbers to the held-out examples at the end (calibration.py)
+    calibrate: bool = True  # fit a few numbers to the held-out examples at the end (calibration.py)
     patience: int | None = None  # epochs without a better validation loss; absent: as many as make 120 steps, 2 at least
     checkpoint_steps: int = 200
     log_steps: int = 20
@@ -294,21 +294,24 @@ def for_log(config: Config, examples: int) -> Config:
         model = msgspec.structs.replace(model, id_start="spectral" if is_small else "random")
     if model.match_dim is None:
         kinds = {settings.kind for settings in feature_settings(config.item).values()}
-        says_something = "id" in kinds and bool(kinds & CONTENT_KINDS)
-        matches = says_something and model.item_tower == "content" and model.item_bias and train.calibrate
-        model = msgspec.structs.replace(model, match_dim=_MATCH_DIM if matches and examples <= LARGE_LOG else 0)
+        shows_items = any(settings.kind in ("item", "items") for settings in feature_settings(config.query).values())
+        matches = model.item_tower == "content" and bool(kinds & CONTENT_KINDS) and shows_items and examples <= LARGE_LOG
+        model = msgspec.structs.replace(model, match_dim=_MATCH_DIM if matches and _is_calibrated(config, examples) else 0)
     if train.both_ways_within is None:
         has_sessions = columns.user is not None and columns.time is not None and columns.seed is columns.history is None
         train = msgspec.structs.replace(train, both_ways_within=1800.0 if is_small and has_sessions else 0.0)
     if negatives.index_from is None:
-        # items that are no negatives have no level but what calibration finds, on choices held out
-        has_ids = any(settings.kind == "id" for settings in feature_settings(config.item).values())
-        holds_out = train.validation_fraction > 0 and examples >= FEWEST_TO_HOLD_OUT
-        is_mixed = negatives.kind == "mixed" and negatives.mined_from is None
-        # the few choices that a small log can hold out tell one number, and not the level as well
-        can = train.calibrate and holds_out and model.item_bias and has_ids and is_mixed and not is_small
+        # items that are no negatives have no level but what calibration finds, and few held-out choices, of a small log, hardly tell it
+        can = _is_calibrated(config, examples) and negatives.kind == "mixed" and negatives.mined_from is None and not is_small
         negatives = msgspec.structs.replace(negatives, index_from="chosen" if can else "corpus")
     return msgspec.structs.replace(config, model=model, train=train, negatives=negatives)
+
+
+def _is_calibrated(config: Config, examples: int) -> bool:
+    """Will choices be held out that say what training cannot know, and ids be there to keep it?"""
+    has_ids = any(settings.kind == "id" for settings in feature_settings(config.item).values())
+    holds_out = config.train.validation_fraction > 0 and examples >= FEWEST_TO_HOLD_OUT
+    return config.train.calibrate and holds_out and config.model.item_bias and has_ids
 
 
 def dump_config(config: Config) -> str:
@@ -397,9 +400,14 @@ def _refuse_contradictions(config: Config, where: str) -> None:
             f"model.match_dim must be 2 or more, half of it for common words and half for rare ones, or 0: got {model.match_dim}",
         ),
         (
-            not model.match_dim or ({"id"} < kinds & {"id", *CONTENT_KINDS} and model.item_bias and train.calibrate),
-            "model.match_dim matches items by words, and calibration says by id what that counts: name an item feature of kind id and one "
-            "of kind text, category or categories, keep model.item_bias and train.calibrate, or set it to 0",
+            not model.match_dim or not kinds or {"id"} < kinds & {"id", *CONTENT_KINDS},  # none: they are proposed, and say enough
+            "model.match_dim matches items by words, and tells by id what that counts: name an item feature of kind id and one of kind "
+            "text, category or categories, or set it to 0",
+        ),
+        (
+            not model.match_dim or (model.item_bias and train.calibrate and train.validation_fraction > 0),
+            "model.match_dim needs choices held out that say what matches count: keep model.item_bias, train.calibrate and "
+            "train.validation_fraction above 0, or set it to 0",
         ),
         (negatives.batch_size >= 1, f"negatives.batch_size must be at least 1: got {negatives.batch_size}"),
         (negatives.index_batch_size >= 0, f"negatives.index_batch_size must not be negative: got {negatives.index_batch_size}"),

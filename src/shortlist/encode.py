@@ -43,8 +43,15 @@ class Corpus:
 
 
 def codes_for(model: TwoTower, dataset: Dataset) -> NDArray[np.float32] | None:
-    """(M, m) the content codes of the dataset's items; None for a model that does not match by words."""
-    return dataset.item_codes if model.settings.match_dim else None
+    """(M, m) the content codes of the dataset's items; None for a model that does not match by words.
+
+    Raises ValueError where the model does, and the dataset was made without.
+    """
+    if not model.settings.match_dim:
+        return None
+    if dataset.item_codes is None:
+        raise ValueError(f"a model with model.match_dim = {model.settings.match_dim} needs a dataset with content codes: got one without")
+    return dataset.item_codes
 
 
 def encode_corpus(
@@ -99,7 +106,7 @@ def _fill(
         corpus.embedding[rows, dim:] = codes
         assert model.id_feature is not None
         counts = tables[f"item/{model.id_feature}{MATCH}"].numpy()[columns[model.id_feature].values]  # (n, 1)
-        corpus.vector[rows, -codes.shape[1] :] = counts * codes
+        corpus.vector[rows, corpus.vector.shape[1] - codes.shape[1] :] = counts * codes  # the codes may have no width
     corpus.vector[rows, :dim] = items.vector.numpy()
     if items.bias is not None:
         corpus.vector[rows, dim] = (items.bias * model.temperature).numpy()
@@ -136,7 +143,7 @@ def encode_queries(
 ) -> NDArray[np.float32]:
     """(N, S) vectors of the queries, to be searched among `Corpus.vector`; `embedding` is `Corpus.embedding`."""
     dim = model.settings.hidden[-1]
-    known, codes = torch.from_numpy(np.ascontiguousarray(embedding[:, :dim])), embedding[:, dim:]
+    known, codes = torch.from_numpy(embedding)[:, :dim], embedding[:, dim:]
     encoded = np.ones((len(queries), dim + model.settings.item_bias + codes.shape[1]), np.float32)  # a bias meets 1
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shortlist.features.encoder import Feature, TableEncoder
 from shortlist.features.vocabulary import CategoriesEncoder, CategoryEncoder, Vocabulary, fit_vocabulary
 from shortlist.learner import Learner, part
+from shortlist.towers import BIAS, MATCH, OUTPUT
 
 
 def grown_encoder(
@@ -33,7 +34,7 @@ def grown_encoder(
             grown[name] = Feature(feature.column, feature.settings, _grown(feature, values))
         else:
             grown[name] = feature
-    return TableEncoder(grown, encoder.content)
+    return TableEncoder(grown)
 
 
 def carry_over(old: Learner, new: Learner) -> None:
@@ -67,7 +68,8 @@ def _grown(feature: Feature, values: pl.Series) -> CategoryEncoder | CategoriesE
 def _old_rows(old: Learner, new: Learner, table: str) -> NDArray[np.int64]:
     """(rows of the new table,) the row of the old table that each starts as."""
     side, _, name = table.partition("/")
-    name = name.partition("#")[0]
+    for suffix in (BIAS, OUTPUT, MATCH):  # tables with the rows of the id table
+        name = name.removesuffix(suffix)
     encoders = {
         "item": (old.dataset.item_encoder, new.dataset.item_encoder),
         "user": (old.dataset.query_encoder.user, new.dataset.query_encoder.user),

@@ -28,7 +28,7 @@ class HeldOut:
     examples     the choices held out, in the order of the log; may be none
     never        (M,) items that no learned choice chose
     log_weight   (M,) natural log of what each item counts in the softmax's sum
-    level_free   is the level of the items `never` left to calibration, because they were no negatives?
+    level_free   is the level of the items `never` for calibration alone to say, because they were no negatives?
     """
 
     dataset: Dataset

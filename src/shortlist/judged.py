@@ -26,6 +26,7 @@ from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples
 from shortlist.disk import write_whole
 from shortlist.evaluate import Ranked, Retriever, rank_positives
+from shortlist.features import content_words
 from shortlist.project import content_columns
 from shortlist.unlisted import unlisted
 
@@ -72,7 +73,7 @@ def baseline_key(name: str, corpus: Dataset, examples: Examples, shown: NDArray[
     digest = xxhash.xxh3_128(repr((name, _code(), chosen)).encode())
     for array in (*corpus.train.arrays().values(), *examples.arrays().values(), shown):
         digest.update(np.ascontiguousarray(array).data)
-    table = corpus.items.frame.select(corpus.items.id_column, *(column for column in contents if column != corpus.items.id_column))
+    table = corpus.items.frame.select(list(dict.fromkeys([corpus.items.id_column, *(column for column, _ in contents)])))
     digest.update(table.rechunk().write_ipc(None).getvalue())
     return digest.hexdigest()
 
@@ -88,8 +89,8 @@ def kept(path: Path, key: str, make: Callable[[], Judged]) -> Judged:
 
 @cache
 def _code() -> str:
-    """A digest of the baselines' source: a judgement by older code is another one."""
-    files = sorted(Path(baselines.__file__).parent.glob("*.py"))
+    """A digest of the baselines' source, and of how they read words: a judgement by older code is another one."""
+    files = [*sorted(Path(baselines.__file__).parent.glob("*.py")), Path(content_words.__file__)]
     return xxhash.xxh3_128_hexdigest(b"\x00".join(file.read_bytes() for file in files))
 
 

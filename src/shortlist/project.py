@@ -158,13 +158,11 @@ def feature_column(name: str, settings: FeatureSettings, config: Config, *, side
     return FeatureColumn("events", column)
 
 
-def content_columns(config: Config) -> dict[str, str]:
-    """Column of the items table -> how it is read, "text", "category" or "categories": what the catalogue says of items."""
-    return {
-        feature_column(name, settings, config, side="item").column: settings.kind
-        for name, settings in feature_settings(config.item).items()
-        if settings.kind in CONTENT_KINDS
-    }
+def content_columns(config: Config) -> tuple[tuple[str, str], ...]:
+    """(column of the items table, how it is read: "text", "category" or "categories"): what the catalogue says of items."""
+    features = feature_settings(config.item).items()
+    said = [(feature_column(name, one, config, side="item").column, one.kind) for name, one in features if one.kind in CONTENT_KINDS]
+    return tuple(dict.fromkeys(said))
 
 
 def describe(project: Project) -> dict[str, object]:

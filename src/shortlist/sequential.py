@@ -47,6 +47,8 @@ def train_sequentially(project: Project, folder: Path, *, log_to: LogTo) -> dict
     model = msgspec.structs.replace(project.config.model, popularity="learned")
     if project.config.train.both_ways_within:
         raise ConfigError("sequential training goes forward in time: got train.both_ways_within above 0; set it to 0")
+    if model.match_dim:
+        raise ConfigError("sequential training holds nothing out that would say what matches count: got model.match_dim; set it to 0")
     # nothing is held out, so nothing can be calibrated
     train = msgspec.structs.replace(project.config.train, both_ways_within=0.0, calibrate=False)
     project = replace(project, config=msgspec.structs.replace(project.config, model=model, train=train))

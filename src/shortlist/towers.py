@@ -36,7 +36,7 @@ from shortlist.tower_inputs import Lookup, Piece, beside, padded
 START_LENGTH = 0.3  # of the output for a query that says nothing
 BIAS = "#bias"  # suffix of the table of item biases
 OUTPUT = "#output"  # suffix of the table of item vectors, where the item tower is one
-MATCH = "#match"  # suffix of the table that says what the content code of an item counts in a logit, in units of T nats
+MATCH = "#match"  # suffix of the table that says what the content code of an item counts: w in encode.py
 
 
 @dataclass(frozen=True)

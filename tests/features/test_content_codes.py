@@ -17,7 +17,8 @@ from shortlist.features.content_codes import fit_content_codes, shown_codes, wei
 from shortlist.features.content_words import content_words
 from shortlist.features.encoder import TableEncoder, open_encoder
 
-COLUMNS = {"title": "text", "kind": "category", "tags": "categories"}
+TITLES = (("title", "text"),)
+COLUMNS = (("title", "text"), ("kind", "category"), ("tags", "categories"))
 FRAME = pl.DataFrame(
     {
         "title": ["Red oak", "oak oak tree", None, "blue Sea", "red red sea", "pine", ""],
@@ -64,9 +65,23 @@ def test_words_are_those_of_the_columns() -> None:
     ids=["nothing", "arrays", "integers"],
 )
 def test_lists_of_other_types_are_read(values: pl.Series) -> None:
-    found = content_words(values.alias("tags").to_frame(), {"tags": "categories"})
+    found = content_words(values.alias("tags").to_frame(), (("tags", "categories"),))
     flat = [] if values.dtype == pl.Null else [f"tags={value}" for value in values.explode(empty_as_null=False, keep_nulls=False)]
     assert sorted(found["word"]) == sorted(flat)
+
+
+def test_words_are_read_as_text_features_and_vocabularies_read_them() -> None:
+    """Composed and decomposed letters, ligatures and truth values that became numbers are the same words."""
+    frame = pl.DataFrame({"title": ["Cafe\u0301 \ufb01lm", "caf\u00e9 film"], "kind": [True, False], "tags": [[True], [False, True]]})
+    numbers = frame.with_columns(pl.col("kind").cast(pl.Int64), pl.col("tags").cast(pl.List(pl.Int64)))
+    found = content_words(frame, COLUMNS)
+    assert found.filter(pl.col("item") == 0)["word"].to_list() == ["caf\u00e9", "film", "kind=1", "tags=1"]
+    assert found.equals(content_words(numbers, COLUMNS))
+
+
+def test_one_column_may_be_two_features() -> None:
+    found = content_words(pl.DataFrame({"title": ["red oak"]}), (("title", "text"), ("title", "category")))
+    assert found["word"].to_list() == ["oak", "red", "title=red oak"]
 
 
 def test_products_of_different_items_are_exact_where_the_width_is_enough() -> None:
@@ -99,8 +114,8 @@ def random_items(items: int, words: int, seed: int) -> pl.DataFrame:
 def test_narrow_codes_have_nearly_the_products_of_wide_ones() -> None:
     """301 items of 997 words in 64 numbers: errors are those of 32 random directions for what the 32 leading ones leave."""
     frame = random_items(301, 997, 5)
-    exact = fit_content_codes(frame, {"title": "text"}, 2000).encode(frame)
-    narrow = fit_content_codes(frame, {"title": "text"}, 64)
+    exact = fit_content_codes(frame, TITLES, 2000).encode(frame)
+    narrow = fit_content_codes(frame, TITLES, 64)
     assert narrow.width == 64
     codes = narrow.encode(frame)
     apart = ~np.eye(301, dtype=bool)
@@ -114,24 +129,37 @@ def test_narrow_codes_have_nearly_the_products_of_wide_ones() -> None:
     assert np.sqrt((error**2).mean()) < 0.8 * np.sqrt((((exact @ random) @ (exact @ random).T - exact @ exact.T)[apart] ** 2).mean())
 
 
+def test_directions_are_found_by_some_items_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = random_items(101, 211, 3)
+    whole = fit_content_codes(frame, TITLES, 12)
+    monkeypatch.setattr(module, "_MOST_ITEMS", 37)
+    some = fit_content_codes(frame, TITLES, 12)
+    assert some.words.equals(whole.words) and np.array_equal(some.frequency, whole.frequency)  # words are counted in all
+    assert not np.allclose(some.directions, whole.directions)
+    exact = fit_content_codes(frame, TITLES, 500).encode(frame)
+    error = some.encode(frame) @ some.encode(frame).T - exact @ exact.T
+    assert np.abs(error[~np.eye(101, dtype=bool)]).mean() < 0.2
+
+
 def test_codes_are_the_same_bytes_again() -> None:
     frame = random_items(101, 211, 3)
-    first, again = (fit_content_codes(frame, {"title": "text"}, 12).encode(frame) for _ in range(2))
+    first, again = (fit_content_codes(frame, TITLES, 12).encode(frame) for _ in range(2))
     assert np.array_equal(first, again)
 
 
 def test_items_encoded_alone_or_in_small_blocks_have_the_codes_they_have_together(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = random_items(53, 101, 7)
-    found = fit_content_codes(frame, {"title": "text"}, 16)
+    found = fit_content_codes(frame, TITLES, 16)
     together = found.encode(frame)
     monkeypatch.setattr(module, "_WORDS_AT_ONCE", 5)
+    monkeypatch.setattr(module, "_ITEMS_AT_ONCE", 7)
     np.testing.assert_allclose(found.encode(frame), together, atol=1e-6)
     np.testing.assert_allclose(np.concatenate([found.encode(frame[row]) for row in range(53)]), together, atol=1e-6)
 
 
 def test_a_catalogue_whose_items_share_no_word_has_codes_of_no_width() -> None:
     frame = pl.DataFrame({"title": ["a", "b", None]})
-    found = fit_content_codes(frame, {"title": "text"}, 16)
+    found = fit_content_codes(frame, TITLES, 16)
     assert (found.width, found.encode(frame).shape) == (0, (3, 0))
 
 

@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfTransformer  # type: ignore[imp
 
 from shortlist.baselines.chosen_by import Window
 from shortlist.catalogue import Catalogue
-from shortlist.features.content_words import content_words
+from shortlist.features.content_words import Columns, content_words
 from shortlist.project import content_columns
 
 
@@ -23,12 +23,12 @@ def obstacle_to_content(window: Window) -> str | None:
 
 def item_texts(window: Window) -> sparse.csr_matrix:
     """(M, V) float32, rows of length 1; an item of which nothing is said is a zero row."""
-    return _texts(window.dataset.items, tuple(content_columns(window.config).items()))
+    return _texts(window.dataset.items, content_columns(window.config))
 
 
 @lru_cache(maxsize=1)  # tuning and fitting of two baselines ask for the same
-def _texts(items: Catalogue, columns: tuple[tuple[str, str], ...]) -> sparse.csr_matrix:
-    said = content_words(items.frame, dict(columns))
+def _texts(items: Catalogue, columns: Columns) -> sparse.csr_matrix:
+    said = content_words(items.frame, columns)
     if not len(said):
         return sparse.csr_matrix((len(items), 1), dtype=np.float32)
     word = said["word"].rank("dense").to_numpy() - 1

@@ -19,14 +19,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.features.content_words import content_words
+from shortlist.features.content_words import Columns, content_words
 from shortlist.id_places import places_among, row_blocks
 
 Floats = NDArray[np.float32]
 _MOST_WORDS = 200_000  # that are told apart, the most common ones
 _MOST_ITEMS = 100_000  # by which directions are found, evenly spread
 _SEED, _SPARE, _PASSES = 0, 32, 8  # of the random directions and of the decomposition
-_WORDS_AT_ONCE = 1 << 16  # whose directions are in memory together
+_ITEMS_AT_ONCE = 65_536  # whose words are in memory together
+_WORDS_AT_ONCE = 2048  # whose directions are: they stay near a core
 HALF_LIFE = 4.0  # an item so many choices ago says half as much of what a query shows
 
 
@@ -34,14 +35,14 @@ HALF_LIFE = 4.0  # an item so many choices ago says half as much of what a query
 class ContentCodes:
     """Rows of an items table -> codes.
 
-    columns       column -> how it is read (content_words.py)
+    columns       (column, how it is read) of the items table (content_words.py)
     words         (V,) those that two items or more have, sorted: no other could match
     frequency     (V,) inverse document frequency log((1 + n) / (1 + n_word)) + 1
     of_others     the same of a word that one item of n has; words not known are such
     directions    (V, m) D
     """
 
-    columns: dict[str, str]
+    columns: Columns
     words: pl.Series
     frequency: Floats
     of_others: float
@@ -55,11 +56,16 @@ class ContentCodes:
     def encode(self, frame: pl.DataFrame) -> Floats:
         """(n, m) the codes of the rows of `frame`; zeros where nothing is said of one that any other item has."""
         codes = np.zeros((frame.height, self.width), np.float32)
-        item, row, weight = self.weights(content_words(frame, self.columns))
+        for rows in row_blocks(frame.height, _ITEMS_AT_ONCE):
+            self._add(codes[rows], content_words(frame[rows], self.columns))
+        return codes
+
+    def _add(self, codes: Floats, words: pl.DataFrame) -> None:
+        """Nothing comes back: the codes of the items that have these words are added to `codes`."""
+        item, row, weight = self.weights(words)
         for some in row_blocks(len(item), _WORDS_AT_ONCE):
             items, first = np.unique(item[some], return_index=True)
             codes[items] += np.add.reduceat(self.directions[row[some]] * weight[some, None], first, axis=0)
-        return codes
 
     def weights(self, words: pl.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
         """(item, row of the word, weight): the x_i of items with these words, in order, but for words that are not known."""
@@ -71,7 +77,7 @@ class ContentCodes:
         return item[known], row[known], (weight[known] / length[item[known]]).astype(np.float32)
 
 
-def fit_content_codes(frame: pl.DataFrame, columns: dict[str, str], width: int) -> ContentCodes:
+def fit_content_codes(frame: pl.DataFrame, columns: Columns, width: int) -> ContentCodes:
     """The codes of the items of `frame`, of `width` m or less: where fewer words can match, they are exact and as wide as these."""
     said = content_words(frame, columns)
     count = said.group_by("word").len("items").filter(pl.col("items") > 1)
@@ -88,6 +94,8 @@ def fit_content_codes(frame: pl.DataFrame, columns: dict[str, str], width: int) 
 
 def shown_codes(codes: Floats, seed: NDArray[np.integer], history: NDArray[np.integer]) -> Floats:
     """(N, m) what N queries show, of length 1 each, or 0: the code of the seed, and of the history by age.
+
+    A seed that is the newest of the history says both: 1 and 2^(-1/4).
 
     codes     (M, m) of the items
     seed      (N,) and history (N, L), newest first: rows of `codes`, -1 = none

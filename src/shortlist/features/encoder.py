@@ -164,7 +164,9 @@ def _parts(arrays: dict[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]
 
 def _open_content(fact: dict[str, Any], parts: dict[str, NDArray[Any]]) -> ContentCodes:
     frequency, directions = parts.pop("frequency"), parts.pop("directions")
-    return ContentCodes(fact["columns"], values_from_arrays(parts), frequency, fact["of_others"], directions)
+    return ContentCodes(
+        tuple((column, kind) for column, kind in fact["columns"]), values_from_arrays(parts), frequency, fact["of_others"], directions
+    )
 
 
 def _fit_column(values: pl.Series, settings: FeatureSettings) -> ColumnEncoder:

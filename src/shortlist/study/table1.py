@@ -1,9 +1,9 @@
 """The paper's Table 1: an MLP with sampled softmax, batch negatives and mixed negatives, each with an effective sample of 2048.
 
-Features and the loop are the project's own for all, hidden layers the paper's: the table is about negatives. `MNS` is the
-default (docs/decisions.md): uniform negatives from chosen items, and held-out choices that set the level of the others over the
-whole corpus. The MLP and batch negatives are as published, without that; the last two lines tell it from the draws: MNS as the
-paper has it, and batch negatives that are calibrated as the default is.
+Features and the loop are the project's own for all, hidden layers the paper's, and items do not match by words: the table is about
+negatives. `MNS` is otherwise the default (docs/decisions.md): uniform negatives from chosen items, and held-out choices that set the
+level of the others over the whole corpus. The MLP and batch negatives are as published, without that; the last two lines tell it from
+the draws: MNS as the paper has it, and batch negatives that are calibrated as the default is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CALIBRATED_BATCH = "two-tower, batch negatives, calibrated"
 
 def table1() -> Study:
     """The variants. The positive of a row is one of its batch: "B = 2048" means 2047 others, as in the paper."""
-    towers = {"hidden": list(TOWERS)}
+    towers = {"hidden": list(TOWERS), "match_dim": 0}
     half = EFFECTIVE_SAMPLE // 2
     mixed = {"batch_size": half, "index_batch_size": EFFECTIVE_SAMPLE - half}
     batch = {"batch_size": EFFECTIVE_SAMPLE, "index_batch_size": 0}

@@ -51,7 +51,7 @@ COLD_DEFAULT = "default: index draws from chosen items, calibrated"
 _CORPUS = {"index_from": "corpus"}
 _NOT_HIDDEN = {"singleton_id_dropout": 0.0}
 _RAW: Changes = {"train": {"calibrate": False}}
-COLD: dict[str, Changes] = {
+_COLD: dict[str, Changes] = {
     "plain MNS (weight 1, none hidden)": {"model": _NOT_HIDDEN, "negatives": {**_CORPUS, "unchosen_weight": 1.0}, **_RAW},
     "in-batch alone (B' = 0)": {"negatives": {"index_batch_size": 0}, **_RAW},
     "in-batch alone, calibrated": {"negatives": {"index_batch_size": 0}},
@@ -66,6 +66,10 @@ COLD: dict[str, Changes] = {
     "weight .001, none hidden": {"model": _NOT_HIDDEN, "negatives": {**_CORPUS, "unchosen_weight": 0.001}, **_RAW},
     "weight 1, logq_weight .5": {"negatives": {**_CORPUS, "unchosen_weight": 1.0}, "loss": {"logq_weight": 0.5}, **_RAW},
     "no item bias": {"model": {"item_bias": False}, "negatives": _CORPUS, **_RAW},
+}
+COLD: dict[str, Changes] = {  # what negatives and calibration do, told from what words in common do
+    **{variant: {**changes, "model": {"match_dim": 0, **changes.get("model", {})}} for variant, changes in _COLD.items()},
+    "default, and words in common": {},
 }
 DESIGNS: dict[str, Changes] = {  # the bias is learned and nothing is calibrated: either would put back what a design left out
     variant: {**changes, "model": {"popularity": "learned", **changes.get("model", {})}, **_RAW} for variant, changes in _DESIGNS.items()
