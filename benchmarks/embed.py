@@ -88,7 +88,7 @@ def peak_gb() -> float:
 def shop(folder: Path, items: int) -> tuple[TwoTower, dict[str, torch.Tensor], Dataset]:
     """(an untrained model, its tables, the dataset) of a made-up shop."""
     path = fetch_project("synthetic", folder, console=stderr_console(), sizes={"events": EVENTS, "items": items})
-    project = open_project(load_config(path, ["evaluate.protocol='holdout'"]))
+    project = open_project(load_config(path, ["evaluate.protocol='holdout'", "model.match_dim=0"]))
     dataset = make_dataset(project, project.log)
     torch.manual_seed(0)
     model = TwoTower(dataset.item_encoder, dataset.query_encoder, for_log(project.config, len(dataset.train)).model).eval()

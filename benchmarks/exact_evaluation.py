@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from record import run_record
 
-from shortlist.config import EvaluateSettings, IndexSettings
 from shortlist.dataset import Examples
 from shortlist.evaluate import rank_positives
 from shortlist.index.exact import ExactIndex
 from shortlist.queries import Queries
+from shortlist.sections import EvaluateSettings, IndexSettings
 
 Float32s = NDArray[np.float32]
 BLOCKS = [(128, 8192), (128, 32_768), (256, 16_384), (512, 8192)]  # queries, items at a time

@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 from record import run_record
 
-from shortlist.config import IndexSettings
 from shortlist.index import engines
 from shortlist.index.contract import Index
 from shortlist.index.exact import ExactIndex
@@ -41,6 +40,7 @@ from shortlist.index.kinds import KINDS
 from shortlist.index.proposing import ProposingIndex
 from shortlist.index.scann import ScannIndex, tree_and_codes
 from shortlist.index.tuning import tuned
+from shortlist.sections import IndexSettings
 
 Floats = NDArray[np.float32]
 Search = Callable[[Floats], NDArray[Any]]  # a query -> rows

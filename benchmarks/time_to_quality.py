@@ -33,7 +33,7 @@ from record import run_record
 
 from shortlist.both_ways import examples_to_learn
 from shortlist.calibration import calibrate
-from shortlist.config import Config, for_log, load_config
+from shortlist.config import for_log, load_config
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.evaluate import asked_queries, rank_positives
 from shortlist.features.arrays import FeatureArray, flat_arrays
@@ -43,6 +43,7 @@ from shortlist.metrics.ranking import recall_at
 from shortlist.project import open_project
 from shortlist.protocols.configured import splits
 from shortlist.run import split_validation
+from shortlist.sections import Config
 from shortlist.train import Trainer
 
 K = 100

@@ -11,11 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.catalogue import Catalogue
-from shortlist.config import EvaluateSettings
 from shortlist.dataset import Dataset, Examples
 from shortlist.evaluate import Tested
 from shortlist.features.encoder import TableEncoder
 from shortlist.queries import Queries, QueryEncoder
+from shortlist.sections import EvaluateSettings
 
 
 def examples_of(

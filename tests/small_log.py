@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from shortlist.config import Config, config_from_tree
+from shortlist.config import config_from_tree
 from shortlist.files import Places
 from shortlist.log import EventLog
+from shortlist.sections import Config
 
 DAY = 86_400_000_000
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from shortlist.config import Config, config_from_tree
+from shortlist.config import config_from_tree
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.project import Project, open_project
+from shortlist.sections import Config
 
 GROUPS, ITEMS, USERS, EVENTS = 5, 53, 61, 601
 NEVER_CHOSEN = 7

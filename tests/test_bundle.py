@@ -15,7 +15,6 @@ from small_project import silent, small_config, small_project, write_tables
 
 from shortlist.bundle import Bundle, open_bundle, open_current
 from shortlist.catalogue import read_catalogue
-from shortlist.config import IndexSettings
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import Corpus, codes_for, encode_corpus, encode_queries
 from shortlist.errors import BundleError, DataError
@@ -27,6 +26,7 @@ from shortlist.project import Project, open_project
 from shortlist.protocols.configured import splits
 from shortlist.queries import Queries
 from shortlist.run import Run, open_run, split_validation, train_run
+from shortlist.sections import IndexSettings
 from shortlist.store import versions
 
 

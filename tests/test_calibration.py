@@ -15,7 +15,7 @@ from small_project import small_config, small_dataset
 
 from shortlist import calibration as module
 from shortlist.calibration import Calibration, Codes, calibrate, likeliest
-from shortlist.config import Config, for_log, overridden
+from shortlist.config import for_log, overridden
 from shortlist.dataset import Dataset
 from shortlist.encode import codes_for, encode_corpus, encode_queries
 from shortlist.errors import ConfigError
@@ -24,6 +24,7 @@ from shortlist.held_out import HeldOut, held_out
 from shortlist.learner import Learner
 from shortlist.prior import fit_prior
 from shortlist.run import settings_key, split_validation
+from shortlist.sections import Config
 from shortlist.towers import BIAS
 from shortlist.unlisted import is_repeat, seen_items
 

@@ -12,9 +12,10 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
 from shortlist.catalogue import Catalogue, open_catalogue, read_catalogue, read_items, read_users
-from shortlist.config import Config, config_from_tree
+from shortlist.config import config_from_tree
 from shortlist.errors import ConfigError, DataError
 from shortlist.log import EventLog, read_events
+from shortlist.sections import Config
 
 STEADY = property_settings(deadline=None, derandomize=True)
 

@@ -11,18 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shortlist.config import (
-    SMALL_LOG,
-    Config,
-    FeatureSettings,
-    config_from_tree,
-    config_tree,
-    dump_config,
-    feature_settings,
-    for_log,
-    load_config,
-)
+from shortlist.config import config_from_tree, config_tree, dump_config, for_log, load_config
 from shortlist.errors import ConfigError
+from shortlist.sections import SMALL_LOG, Config, FeatureSettings, feature_settings
 
 FILE = """
 [data]

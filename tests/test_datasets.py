@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from small_fetch import Reply, put, quiet, said, zip_bytes
 
-from shortlist.config import feature_settings, load_config
+from shortlist.config import load_config
 from shortlist.datasets import fetch, project_folder
 from shortlist.datasets.movielens import (
     GENRES_100K,
@@ -30,6 +30,7 @@ from shortlist.datasets.movielens import (
     read_wheel_100k,
 )
 from shortlist.errors import FetchError
+from shortlist.sections import feature_settings
 
 # 5 films, 3 people, 7 ratings; two ratings of one instant (978300800) stand in another order than they must come out.
 RATINGS_1M = [(1, 10, 5, 978300900), (1, 20, 3, 978300800), (2, 20, 4, 978300850), (2, 30, 1, 978300700), (3, 40, 2, 978300600)]

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_fetch import put, quiet, said
 
-from shortlist.config import feature_settings, load_config
+from shortlist.config import load_config
 from shortlist.datasets import apt, debian, fetch
 from shortlist.datasets.debian import distinct_packages, event_table, item_table, related_names, source_of, tag_list
 from shortlist.errors import FetchError
+from shortlist.sections import feature_settings
 
 
 def test_every_column_that_the_settings_name_is_in_the_tables(tmp_path: Path, fake_apt: Path) -> None:

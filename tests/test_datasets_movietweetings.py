@@ -13,11 +13,12 @@ import pytest
 from polars.testing import assert_frame_equal
 from small_fetch import Publisher, put, quiet, said
 
-from shortlist.config import feature_settings, load_config
+from shortlist.config import load_config
 from shortlist.datasets import fetch
 from shortlist.datasets.movietweetings import SNAPSHOT, event_table, fetch_movietweetings, item_table
 from shortlist.errors import FetchError
 from shortlist.project import describe, open_project
+from shortlist.sections import feature_settings
 
 MOVIES = """\
 0002844::Fantômas - À l'ombre de la guillotine (1913)::Crime|Drama

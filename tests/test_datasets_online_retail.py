@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_fetch import Publisher, put, quiet, said, zip_bytes
 
-from shortlist.config import feature_settings, load_config
+from shortlist.config import load_config
 from shortlist.datasets import fetch
 from shortlist.datasets.online_retail import COLUMNS, PUBLISHER, fetch_online_retail, online_retail_tables, rows_sold
 from shortlist.errors import DataError, FetchError
 from shortlist.project import describe, open_project
+from shortlist.sections import feature_settings
 
 AT = datetime(2010, 12, 1, 8, 26)
 LATER = AT + timedelta(days=1)

@@ -14,11 +14,12 @@ import torch
 from small_project import small_dataset
 
 from shortlist.batches import Batch, Mine, Mined
-from shortlist.config import Config, config_from_tree, config_tree
+from shortlist.config import config_from_tree, config_tree
 from shortlist.dataset import Dataset
 from shortlist.diagnostics import effective_rank, lowest_rank, mean_cosine, step_facts, unknown_share, warnings_of
 from shortlist.learner import Learner
 from shortlist.queries import Queries
+from shortlist.sections import Config
 from shortlist.towers import EncodedItems
 from shortlist.train import Trainer
 

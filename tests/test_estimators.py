@@ -21,11 +21,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from shortlist.config import Config, LossDesign, config_from_tree
+from shortlist.config import config_from_tree
 from shortlist.errors import ConfigError
 from shortlist.frequency import ItemFrequency
 from shortlist.losses import Candidates, sampled_softmax_loss
 from shortlist.negatives import MixedNegatives
+from shortlist.sections import Config, LossDesign
 
 Floats = NDArray[np.float64]
 

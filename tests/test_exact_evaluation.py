@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from shortlist.config import EvaluateSettings, IndexSettings
 from shortlist.evaluate import rank_positives
 from shortlist.index.exact import ExactIndex
+from shortlist.sections import EvaluateSettings, IndexSettings
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from shortlist import judged
 from shortlist.baselines.chosen_by import window_of
 from shortlist.baselines.item_texts import item_texts
 from shortlist.catalogue import Catalogue
-from shortlist.config import Config, config_from_tree, config_tree
+from shortlist.config import config_from_tree, config_tree
 from shortlist.dataset import Dataset, Examples
 from shortlist.evaluate import Ranked
 from shortlist.judged import Judged, baseline_key, judge, kept
+from shortlist.sections import Config
 
 
 def asked(tmp_path: Path) -> tuple[Dataset, Examples, Config]:

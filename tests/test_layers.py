@@ -25,6 +25,8 @@ ORDER = (
     "__init__",
     "errors",
     "native",
+    "sections",
+    "config_rules",
     "config",
     "pace",
     "id_places",

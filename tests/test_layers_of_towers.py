@@ -11,8 +11,8 @@ import torch
 from small_passes import each_passes  # noqa: F401  # every test runs with both
 from torch import nn
 
-from shortlist.config import ModelSettings
 from shortlist.layers import CrossLayers, HistoryPooling, hidden_layers, masked_softmax, normalise, through_layers, top_layer
+from shortlist.sections import ModelSettings
 
 L, D, N = 5, 3, 7
 Pooling = Literal["recency", "mean", "attention"]

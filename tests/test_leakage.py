@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from small_project import ITEMS, USERS, small_project
 
 from shortlist.baselines.fit import BASELINES, fit_baselines
-from shortlist.config import Config, HoldoutUnit
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.features.arrays import flat_arrays
 from shortlist.files import Places
@@ -25,6 +24,7 @@ from shortlist.project import Project
 from shortlist.protocols.holdout import holdout_split
 from shortlist.protocols.rolling import rolling_days, rolling_split
 from shortlist.protocols.split import Split
+from shortlist.sections import Config, HoldoutUnit
 
 WINDOW = {"evaluate": {"protocol": "rolling", "train_days": 6, "test_days": 2, "shifts": 1}}
 SPLITS: dict[str, Callable[[EventLog, Project], Split]] = {

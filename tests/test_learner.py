@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from small_project import GROUPS, small_dataset
 
 from shortlist.batches import Batch, Mine, Mined
-from shortlist.config import Config, config_from_tree, config_tree
+from shortlist.config import config_from_tree, config_tree
 from shortlist.dataset import Dataset
 from shortlist.encode import encode_corpus
 from shortlist.learner import Learner
 from shortlist.queries import Queries
+from shortlist.sections import Config
 from shortlist.streaming import StreamingFrequency, keys_of_ids
 from shortlist.towers import batch_table_rows
 from shortlist.train import Trainer

@@ -14,10 +14,11 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from shortlist.config import Config, config_from_tree
+from shortlist.config import config_from_tree
 from shortlist.errors import ConfigError, DataError
 from shortlist.files import Places
 from shortlist.log import EventLog, _sorted_by_time, read_events
+from shortlist.sections import Config
 
 STEADY = property_settings(deadline=None, derandomize=True)
 START = datetime(2024, 3, 1, 12, 0, 0)

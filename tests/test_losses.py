@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shortlist.config import LossDesign
 from shortlist.errors import ShapeError
 from shortlist.losses import Candidates, expected_count_loss, full_softmax_loss, negative_shares, sampled_softmax_loss
+from shortlist.sections import LossDesign
 
 Floats = NDArray[np.float64]
 

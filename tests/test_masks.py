@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from small_project import small_dataset
 
 from shortlist.batches import BatchMaker, Mined
-from shortlist.config import Mask
 from shortlist.dataset import Dataset, Examples
 from shortlist.frequency import exact_frequency
 from shortlist.masks import KnownItems, known_items, same_query_cells
 from shortlist.negatives import MixedNegatives
 from shortlist.queries import Queries
+from shortlist.sections import Mask
 
 ASKERS, CORPUS = 7, 13
 

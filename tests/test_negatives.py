@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from shortlist.config import NegativeSettings
 from shortlist.frequency import ItemFrequency, exact_frequency
 from shortlist.losses import Candidates, full_softmax_loss, sampled_softmax_loss
 from shortlist.negatives import (
@@ -20,6 +19,7 @@ from shortlist.negatives import (
     proposal_shares,
     tries_for,
 )
+from shortlist.sections import NegativeSettings
 
 COUNTS = np.array([5, 0, 2, 1, 3])  # M = 5 items, 11 positives
 

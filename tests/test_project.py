@@ -10,9 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from shortlist.config import Config, FeatureSettings, config_from_tree, config_tree, feature_settings
+from shortlist.config import config_from_tree, config_tree
 from shortlist.errors import ConfigError, DataError
 from shortlist.project import FeatureColumn, describe, feature_column, open_project
+from shortlist.sections import Config, FeatureSettings, feature_settings
 
 EVENTS = {"user_id": [1, 1, 2], "item_id": ["a", "b", "a"], "at": [10, 20, 30]}
 ITEMS = {"item_id": ["a", "b", "c"], "title": ["x", "y", "z"], "price": [1.5, None, 2.0], "tags": [["p"], [], None]}

@@ -12,11 +12,11 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
 from shortlist.catalogue import Catalogue
-from shortlist.config import FeatureKind, FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.arrays import flat_arrays
 from shortlist.features.encoder import TableEncoder, fit_encoder
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
+from shortlist.sections import FeatureKind, FeatureSettings
 
 STEADY = property_settings(deadline=None, derandomize=True)
 ITEMS = Catalogue(pl.DataFrame({"item_id": ["a", "b", "c", "d", "e"]}), "item_id", "items")  # rows 0..4

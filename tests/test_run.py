@@ -10,11 +10,11 @@ import pytest
 import torch
 from small_project import SilentLog, silent, small_project
 
-from shortlist.config import TrainSettings
 from shortlist.dataset import make_dataset
 from shortlist.errors import BundleError, ConfigError
 from shortlist.parquet_blocks import write_parquet_blocks
 from shortlist.run import last_choices, open_run, split_validation, train_run
+from shortlist.sections import TrainSettings
 
 
 def test_a_finished_run_opens_to_the_same_weights_and_is_not_trained_again(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from small_project import small_dataset
 from threadpoolctl import threadpool_limits
 
-from shortlist.config import SMALL_LOG, for_log
+from shortlist.config import for_log
 from shortlist.features.arrays import Ids
 from shortlist.features.vocabulary import CategoryEncoder
 from shortlist.learner import Learner
+from shortlist.sections import SMALL_LOG
 from shortlist.spectral import spectral_start
 
 Rows = NDArray[np.int64]

@@ -18,11 +18,11 @@ from small_project import small_dataset
 from torch.nn import functional
 
 from shortlist.batches import Batch
-from shortlist.config import Config
 from shortlist.dataset import Dataset
 from shortlist.features.arrays import Bag, Dense, FeatureArray
 from shortlist.learner import Learner
 from shortlist.losses import Candidates, sampled_softmax_loss
+from shortlist.sections import Config
 
 Sections = Mapping[str, Mapping[str, Any]]
 STEPS = 20

@@ -19,7 +19,7 @@ from small_project import silent
 
 from shortlist import backtest, dataset, files, histories, id_places, user_order
 from shortlist.backtest import train_latest
-from shortlist.config import Config, config_from_tree
+from shortlist.config import config_from_tree
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.errors import DataError
 from shortlist.features.arrays import FeatureArray, flat_arrays
@@ -28,6 +28,7 @@ from shortlist.log import EventLog
 from shortlist.project import Project, open_project
 from shortlist.queries import Queries, without_seed
 from shortlist.run import PreparedRun, prepare_run, train_run
+from shortlist.sections import Config
 
 FILES, ROWS, ITEMS, USERS = 3, 71, 23, 13
 

@@ -10,8 +10,8 @@ import torch
 from small_passes import each_passes  # noqa: F401  # every test runs with both
 
 from shortlist import tiles
-from shortlist.config import LossDesign
 from shortlist.losses import Candidates, sampled_softmax_loss, sampled_softmax_of_vectors
+from shortlist.sections import LossDesign
 from shortlist.tiles import Terms, softmax_loss
 
 DESIGNS: tuple[LossDesign, ...] = ("expected_count", "all_corrected", "inclusion", "paper_literal", "uncorrected")

@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 from small_project import GROUPS, NEVER_CHOSEN, small_dataset, small_project
 
 from shortlist.batches import BatchMaker
-from shortlist.config import Config
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import encode_corpus, encode_queries, full_corpus_loss
 from shortlist.protocols.split import Split
+from shortlist.sections import Config
 from shortlist.towers import TwoTower, batch_table_rows
 from shortlist.train import Trainer, Validate
 

@@ -17,9 +17,10 @@ import polars as pl
 import torch
 from workload import ADAGRAD_START, BATCH, DIM, ENTITIES, HIDDEN, LEARNING_RATE, TEMPERATURE, Side, Workload, make_workload
 
-from shortlist.config import Config, config_from_tree
+from shortlist.config import config_from_tree
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.project import open_project
+from shortlist.sections import Config
 from shortlist.train import Trainer
 
 PAPER = {"linear_path": False, "item_bias": False, "popularity": "learned", "id_dropout": 0.0, "history_dropout": 0.0}

@@ -14,7 +14,6 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.config import Mask
 from shortlist.dataset import Dataset, Examples
 from shortlist.features.arrays import FeatureArray, Ids
 from shortlist.features.vocabulary import CategoryEncoder
@@ -22,6 +21,7 @@ from shortlist.local_rows import Features, localise, taken
 from shortlist.masks import KnownItems, known_items, same_query_cells
 from shortlist.negatives import MixedNegatives, Negatives
 from shortlist.queries import Queries
+from shortlist.sections import Mask
 from shortlist.user_order import INT32_ROWS
 
 

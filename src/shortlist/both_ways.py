@@ -15,10 +15,10 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from shortlist.config import Config
 from shortlist.dataset import Examples
 from shortlist.histories import derived_histories
 from shortlist.queries import NONE_ROW
+from shortlist.sections import Config
 
 
 def examples_to_learn(fit: Examples, config: Config) -> Examples:

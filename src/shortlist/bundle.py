@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.catalogue import Catalogue, open_catalogue
-from shortlist.config import Config, load_config
+from shortlist.config import load_config
 from shortlist.errors import BundleError
 from shortlist.features.arrays import FeatureArray, columns_from_flat
 from shortlist.features.content_codes import shown_codes
@@ -30,6 +30,7 @@ from shortlist.manifest import verify_version
 from shortlist.pace import step
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
 from shortlist.saved_arrays import open_arrays
+from shortlist.sections import Config
 from shortlist.store import current_version
 
 FORMAT = 1

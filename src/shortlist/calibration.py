@@ -27,7 +27,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from shortlist.config import EvaluateSettings, ModelSettings
 from shortlist.dataset import Dataset
 from shortlist.encode import codes_for, encode_corpus, encode_queries
 from shortlist.features.arrays import Ids
@@ -35,6 +34,7 @@ from shortlist.held_out import HeldOut, id_vocabulary, is_calibrated, unknown_ro
 from shortlist.id_places import row_blocks
 from shortlist.learner import Learner
 from shortlist.prior import Prior, fit_prior
+from shortlist.sections import EvaluateSettings, ModelSettings
 from shortlist.towers import BIAS, MATCH, extra_tables
 from shortlist.unlisted import is_tested, unlisted
 

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from shortlist.config import Config
 from shortlist.errors import ConfigError, DataError
 from shortlist.files import Places, SourceFrame, counted, read_frame
 from shortlist.id_places import places_among
 from shortlist.log import EventLog, read_ids
+from shortlist.sections import Config
 
 SHOWN = 3  # examples in a message
 

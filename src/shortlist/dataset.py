@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shortlist.array_files import GrowingArrays, open_array_files
 from shortlist.catalogue import Catalogue
-from shortlist.config import Config, FeatureSettings, feature_settings, for_log
+from shortlist.config import for_log
 from shortlist.errors import ConfigError, DataError
 from shortlist.features.arrays import FeatureArray, columns_from_flat, flat_arrays
 from shortlist.features.content_codes import fit_content_codes
@@ -28,6 +28,7 @@ from shortlist.log import EventLog, asking_role
 from shortlist.project import Project, content_columns, feature_column
 from shortlist.protocols.split import Split
 from shortlist.queries import NONE_ROW, Queries, QueryEncoder, without_seed
+from shortlist.sections import Config, FeatureSettings, feature_settings
 from shortlist.user_order import user_order
 
 CONTEXT = "context."  # before the names of context features

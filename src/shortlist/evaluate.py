@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from shortlist.catalogue import Catalogue
-from shortlist.config import Config, EvaluateSettings
 from shortlist.dataset import Dataset, Examples
 from shortlist.errors import DataError
 from shortlist.metrics.lists import coverage, gini, intra_list_similarity, novelty
 from shortlist.metrics.ranking import pessimistic_rank
 from shortlist.protocols.split import Split
 from shortlist.queries import Queries
+from shortlist.sections import Config, EvaluateSettings
 from shortlist.slices import DECILES, item_age, popularity_band, slices_of, slices_of_age, slices_of_unseen
 from shortlist.snapshot import over_snapshot
 from shortlist.unlisted import is_repeat, is_tested, treatment_of_repeats, unlisted

@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.config import EvaluateSettings
 from shortlist.errors import ShapeError
 from shortlist.evaluate import Ranked, Tested
 from shortlist.metrics.intervals import bootstrap_intervals
 from shortlist.metrics.ranking import NOT_FOUND, mrr_at, ndcg_at, recall_at, recall_per_group
+from shortlist.sections import EvaluateSettings
 from shortlist.slices import NEVER
 from shortlist.times import DAY_US
 from shortlist.unlisted import treatment_of_repeats

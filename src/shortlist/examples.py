@@ -13,12 +13,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.catalogue import Catalogue
-from shortlist.config import Config, feature_settings
 from shortlist.dataset import Examples, asker_numbers
 from shortlist.judged import Judged
 from shortlist.log import EventLog
 from shortlist.metrics.ranking import NOT_FOUND
 from shortlist.project import feature_column
+from shortlist.sections import Config, feature_settings
 
 EXAMPLES = 20  # of all splits together
 HISTORY = 10  # of its items, the newest

@@ -22,12 +22,12 @@ from shortlist import baselines
 from shortlist.baselines.chosen_by import window_of
 from shortlist.baselines.item_texts import item_texts
 from shortlist.baselines.scored_corpus import ScoredCorpus
-from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples
 from shortlist.disk import write_whole
 from shortlist.evaluate import Ranked, Retriever, rank_positives
 from shortlist.features import content_words
 from shortlist.project import content_columns
+from shortlist.sections import Config
 from shortlist.unlisted import unlisted
 
 LISTED = 10  # results of a query that is shown as an example

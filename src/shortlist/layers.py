@@ -9,8 +9,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from shortlist.config import ModelSettings
 from shortlist.kernels import kernels
+from shortlist.sections import ModelSettings
 
 NORM_FLOOR = 1e-6  # keeps a zero vector from dividing by zero
 _ABSENT = -1e30  # a score below all others, finite so that a row of nothing else has no nan

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.config import IndexSettings
 from shortlist.dataset import Dataset
 from shortlist.encode import Tables, codes_for, encode_corpus, encode_queries
 from shortlist.index.exact import ExactIndex
 from shortlist.queries import Queries
+from shortlist.sections import IndexSettings
 from shortlist.towers import TwoTower
 
 

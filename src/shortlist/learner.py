@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from shortlist.batches import Batch, BatchMaker, Mine
 from shortlist.compiled import choose_passes
-from shortlist.config import Config, FrequencySettings, LossSettings, Mask, for_log
+from shortlist.config import for_log
 from shortlist.dataset import Dataset, Examples
 from shortlist.encode import encode_corpus
 from shortlist.errors import ConfigError, TrainingError
@@ -20,6 +20,7 @@ from shortlist.kernels import kernels
 from shortlist.losses import Candidates, sampled_softmax_loss, sampled_softmax_of_vectors
 from shortlist.memory import VectorMemory
 from shortlist.negatives import MixedNegatives, make_negatives
+from shortlist.sections import Config, FrequencySettings, LossSettings, Mask
 from shortlist.spectral import start_ids
 from shortlist.streaming import StreamingFrequency, StreamingSettings, keys_of_ids
 from shortlist.tables import EmbeddingTables

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from shortlist.config import ColumnSettings, Config
 from shortlist.errors import ConfigError, DataError
 from shortlist.files import Places, SourceFrame, counted, inner_type, read_frame
 from shortlist.instants import as_text
+from shortlist.sections import ColumnSettings, Config
 from shortlist.times import read_time
 from shortlist.user_order import UserOrder, user_order
 

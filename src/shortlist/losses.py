@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import torch
 
-from shortlist.config import LossDesign
 from shortlist.errors import ShapeError
+from shortlist.sections import LossDesign
 from shortlist.tiles import Terms, softmax_loss
 
 NOTHING = float("-inf")

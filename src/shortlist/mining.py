@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from shortlist.batches import Mined
 from shortlist.bundle import Bundle, open_current
 from shortlist.catalogue import Catalogue
-from shortlist.config import NegativeSettings
 from shortlist.errors import ConfigError
 from shortlist.queries import Queries
+from shortlist.sections import NegativeSettings
 
 
 class StoreMiner:

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.config import NegativeSettings
 from shortlist.frequency import ItemFrequency
+from shortlist.sections import NegativeSettings
 
 Rows = NDArray[np.integer]
 _ROUNDING = 1e-12  # shares add up to 1 but for this

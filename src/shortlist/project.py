@@ -14,20 +14,12 @@ import msgspec
 import polars as pl
 
 from shortlist.catalogue import Catalogue, read_items, read_users
-from shortlist.config import (
-    CONTENT_KINDS,
-    ColumnSettings,
-    Config,
-    FeatureKind,
-    FeatureSettings,
-    FeatureTable,
-    config_tree,
-    feature_settings,
-)
+from shortlist.config import config_tree
 from shortlist.errors import ConfigError, DataError
 from shortlist.files import counted, inner_type, nearest
 from shortlist.log import ROLES, EventLog, read_events
 from shortlist.repeats import repeats_of, with_seen_items
+from shortlist.sections import CONTENT_KINDS, ColumnSettings, Config, FeatureKind, FeatureSettings, FeatureTable, feature_settings
 
 Side = Literal["item", "query"]
 Table = Literal["items", "users", "events", "derived"]

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from shortlist.config import Config
 from shortlist.id_places import row_blocks
 from shortlist.log import EventLog, asking_role
+from shortlist.sections import Config
 
 FEW_REPEATS = 0.02  # of the choices that could have been repeats
 _ENOUGH = 100  # choices that could have been repeats; fewer prove nothing

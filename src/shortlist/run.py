@@ -37,7 +37,7 @@ from shortlist.both_ways import examples_to_learn
 from shortlist.calibration import calibrate
 from shortlist.catalogue import Catalogue, read_catalogue
 from shortlist.checkpoint import load_tensors, save_tensors
-from shortlist.config import Config, TrainSettings, dump_config, for_log, load_config
+from shortlist.config import dump_config, for_log, load_config
 from shortlist.dataset import Dataset, Examples, make_dataset, open_examples
 from shortlist.encode import Tables
 from shortlist.errors import BundleError, ConfigError
@@ -51,6 +51,7 @@ from shortlist.mining import open_miner
 from shortlist.parquet_blocks import write_parquet_blocks
 from shortlist.project import Project, derives_other_choices
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
+from shortlist.sections import Config, TrainSettings
 from shortlist.towers import TwoTower
 from shortlist.train import Trainer, TrainLog
 from shortlist.user_order import user_order

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shortlist.backtest import LogTo
 from shortlist.checkpoint import load_tensors, save_tensors
-from shortlist.config import Config, for_log
+from shortlist.config import for_log
 from shortlist.dataset import Dataset, Examples, assemble_dataset, make_dataset
 from shortlist.errors import ConfigError
 from shortlist.evaluate import asked_queries, rank_positives
@@ -28,6 +28,7 @@ from shortlist.project import Project
 from shortlist.protocols.rolling import rolling_days, rolling_split
 from shortlist.protocols.split import Split
 from shortlist.run import CHECKPOINT, LOG_FILE, claim, finish, keep_asked, run_facts, split_validation, write_inputs
+from shortlist.sections import Config
 from shortlist.train import Trainer
 
 

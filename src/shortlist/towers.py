@@ -22,7 +22,6 @@ from torch import nn
 from torch.nn import functional
 
 from shortlist.batches import Batch
-from shortlist.config import ModelSettings
 from shortlist.dataset import Dataset
 from shortlist.errors import ConfigError
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
@@ -31,6 +30,7 @@ from shortlist.features.vocabulary import CategoryEncoder
 from shortlist.kernels import BagTensors
 from shortlist.layers import HistoryPooling, hidden_layers, normalise, through_layers, top_layer
 from shortlist.queries import QueryEncoder
+from shortlist.sections import ModelSettings
 from shortlist.tower_inputs import Lookup, Piece, beside, padded
 
 START_LENGTH = 0.3  # of the output for a query that says nothing

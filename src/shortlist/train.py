@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from shortlist.batches import Batch, Mine
 from shortlist.checkpoint import load_tensors, save_tensors, saved_metadata
-from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples
 from shortlist.diagnostics import step_facts, warnings_of
 from shortlist.errors import TrainingError
 from shortlist.learner import Learner
+from shortlist.sections import Config
 from shortlist.towers import TwoTower
 
 Validate = Callable[[TwoTower, dict[str, torch.Tensor]], float]  # lower is better

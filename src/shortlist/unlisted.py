@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.config import EvaluateSettings
 from shortlist.dataset import Examples
 from shortlist.queries import Queries
+from shortlist.sections import EvaluateSettings
 
 
 def treatment_of_repeats(settings: EvaluateSettings) -> Literal["keep", "drop", "apart"]:

@@ -14,12 +14,12 @@ from small_baselines import asking, by_row, dataset_of, project_of
 from shortlist.baselines import cooccurrence, top_rows
 from shortlist.baselines.cooccurrence import CoOccurrence
 from shortlist.baselines.popularity import Popularity
-from shortlist.config import EvaluateSettings
 from shortlist.dataset import make_dataset
 from shortlist.evaluate import rank_positives
 from shortlist.project import Project
 from shortlist.protocols.holdout import holdout_split, leave_last_split
 from shortlist.protocols.split import Split
+from shortlist.sections import EvaluateSettings
 
 STEADY = property_settings(deadline=None, derandomize=True)
 

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.arrays import FeatureArray, flat_arrays
 from shortlist.features.encoder import TableEncoder, fit_encoder, open_encoder
+from shortlist.sections import FeatureSettings
 
 FEATURES = {
     "id": ("item_id", FeatureSettings(kind="id", unknown_buckets=2)),

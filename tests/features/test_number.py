@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.number import NumberEncoder, VectorEncoder, fit_number, fit_vector
+from shortlist.sections import FeatureSettings
 
 
 def fitted(values: Sequence[float | None], buckets: int | None = None) -> NumberEncoder:

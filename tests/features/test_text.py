@@ -19,10 +19,10 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
 import shortlist
-from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features import text as text_module
 from shortlist.features.text import TextEncoder, fit_text
+from shortlist.sections import FeatureSettings
 
 STEADY = property_settings(deadline=None, derandomize=True)
 BUCKETS = 4093  # large enough that the few tokens of these tests do not meet (asserted where it matters)

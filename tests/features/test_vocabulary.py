@@ -16,9 +16,9 @@ from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
 import shortlist
-from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.vocabulary import CategoriesEncoder, CategoryEncoder, Vocabulary, fit_vocabulary
+from shortlist.sections import FeatureSettings
 
 STEADY = property_settings(deadline=None, derandomize=True)
 

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_index import needs, normal, same, some_of
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError, ShapeError
 from shortlist.index import contract
 from shortlist.index.contract import Index
@@ -22,6 +21,7 @@ from shortlist.index.exact import ExactIndex
 from shortlist.index.faiss import FaissIndex
 from shortlist.index.int8 import Int8Index
 from shortlist.index.scann import ScannIndex
+from shortlist.sections import IndexSettings
 
 EVERYWHERE = {"searched": 10**6, "rescored": 10**6}  # all partitions, all rows
 IMPLEMENTATIONS: list[Any] = [

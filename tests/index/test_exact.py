@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index import contract, exact
 from shortlist.index.exact import ExactIndex
+from shortlist.sections import IndexSettings
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:

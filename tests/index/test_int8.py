@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_index import needs, normal, same
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError, ShapeError
 from shortlist.index import contract, int8
 from shortlist.index.exact import ExactIndex
 from shortlist.index.int8 import Int8Index, quantised
+from shortlist.sections import IndexSettings
 
 pytestmark = needs("onnx")
 HOW = IndexSettings(kind="int8")

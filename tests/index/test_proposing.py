@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from small_index import needs, same, some_of
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index import engines, proposing
 from shortlist.index.exact import ExactIndex
 from shortlist.index.faiss import FaissIndex
 from shortlist.index.proposing import Effort, ProposingIndex, default_effort
 from shortlist.index.scann import ScannIndex
+from shortlist.sections import IndexSettings
 
 SIZE, DIM, K = 5003, 17, 20
 APPROXIMATE: list[Any] = [
@@ -327,7 +327,7 @@ def test_a_build_leaves_the_terminal_alone() -> None:
     """ScaNN writes its progress past Python's standard error."""
     code = """
 import numpy as np
-from shortlist.config import IndexSettings
+from shortlist.sections import IndexSettings
 from shortlist.index.scann import ScannIndex
 vectors = np.random.default_rng(1).standard_normal((300, 8)).astype(np.float32)
 ScannIndex.build(vectors, IndexSettings(kind="scann")).search_one(vectors[0], 3)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from small_index import needs, same
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index import kinds, tuning
 from shortlist.index.contract import Float32s, Rows
@@ -18,6 +17,7 @@ from shortlist.index.exact import ExactIndex
 from shortlist.index.kinds import build_index, chosen_kind, open_index
 from shortlist.index.proposing import Effort, ProposingIndex
 from shortlist.index.scann import ScannIndex
+from shortlist.sections import IndexSettings
 
 SETTINGS = IndexSettings(target_k=10, leaves=20)
 

@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from shortlist.config import Config, FeatureTable, config_from_tree
+from shortlist.config import config_from_tree
 from shortlist.errors import ConfigError, DataError
 from shortlist.project import Project, open_project
 from shortlist.protocols.configured import splits
 from shortlist.protocols.split import Split
+from shortlist.sections import Config, FeatureTable
 
 OLD_ITEMS, NEW_ITEMS = list("abcdx"), list("abcdn")  # x is gone, n is new
 OLD = {"seed": ["a", "a", "b", None], "item": ["b", "c", "c", "x"]}

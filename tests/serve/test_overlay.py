@@ -11,8 +11,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shortlist.config import IndexSettings
 from shortlist.index.exact import ExactIndex
+from shortlist.sections import IndexSettings
 from shortlist.serve import admission
 from shortlist.serve.answering import merged
 from shortlist.serve.ids import Id, IdTable, open_ids

@@ -12,7 +12,7 @@ import pytest
 from small_evaluation import outcome_of
 from small_project import SilentLog, silent, small_config, small_project
 
-from shortlist.config import EvaluateSettings
+from shortlist.sections import EvaluateSettings
 from shortlist.study import sets, trials
 from shortlist.study.on_splits import Conditions, Outcome
 from shortlist.study.sets import MODEL, beside_baselines, run_sets

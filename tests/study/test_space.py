@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from small_project import small_config
 
-from shortlist.config import Config, overridden
+from shortlist.config import overridden
 from shortlist.errors import ConfigError
+from shortlist.sections import Config
 from shortlist.study.space import Choices, Range, read_space
 
 

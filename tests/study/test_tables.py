@@ -10,7 +10,7 @@ import pytest
 from small_evaluation import outcome_of
 
 from shortlist import evaluate
-from shortlist.config import EvaluateSettings
+from shortlist.sections import EvaluateSettings
 from shortlist.study.on_splits import Outcome
 from shortlist.study.paper import BATCH, MLP, MNS, TABLE1, TABLE2, ratios
 from shortlist.study.table1 import beside_the_paper

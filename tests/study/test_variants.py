@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from small_project import small_config
 
-from shortlist.config import Config
+from shortlist.sections import Config
 from shortlist.study.table1 import table1
 from shortlist.study.table2 import INDEX_BATCH_SIZES, pairs_of_sum, table2
 from shortlist.study.variants import COLD, DESIGNS, LARGEST_FULL_SOFTMAX, NAMED, changed, named_study

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from shortlist.config import Config
 from shortlist.dataset import Dataset, Examples
 from shortlist.queries import Queries
+from shortlist.sections import Config
 
 MOST_SHOWN = 500  # items of one query that are looked at, the newest
 _HALVINGS = 20  # an item older than so many half-lives weighs less than a millionth, and is not looked at

@@ -18,10 +18,10 @@ from shortlist.baselines.item_texts import obstacle_to_content
 from shortlist.baselines.of_history import HistoryMethod, obstacle_to_histories
 from shortlist.baselines.popularity import Popularity, decay_steps, decayed_popularity, obstacle_to_decay
 from shortlist.baselines.tuning import Fitter, Steps, tuned
-from shortlist.config import Config
 from shortlist.dataset import Dataset
 from shortlist.errors import ConfigError
 from shortlist.evaluate import Retriever
+from shortlist.sections import Config
 
 Obstacle = Callable[[Window], str | None]
 

@@ -17,7 +17,6 @@ import polars as pl
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.arrays import FeatureArray
 from shortlist.features.content_codes import ContentCodes
@@ -25,6 +24,7 @@ from shortlist.features.number import NumberEncoder, VectorEncoder, fit_number, 
 from shortlist.features.saved_values import values_from_arrays, values_to_arrays
 from shortlist.features.text import TextEncoder, fit_text
 from shortlist.features.vocabulary import CategoriesEncoder, CategoryEncoder, Vocabulary, fit_vocabulary, list_values
+from shortlist.sections import FeatureSettings
 
 ColumnEncoder = CategoryEncoder | CategoriesEncoder | TextEncoder | NumberEncoder | VectorEncoder
 BUCKET_SUFFIX = "#bucket"

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.arrays import Dense, Ids
+from shortlist.sections import FeatureSettings
 
 
 @dataclass(frozen=True)

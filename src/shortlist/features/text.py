@@ -18,9 +18,9 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
-from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.arrays import Bag, ragged_positions
+from shortlist.sections import FeatureSettings
 
 MISSING_ROW = 0
 DEFAULT_BUCKETS = 32_768

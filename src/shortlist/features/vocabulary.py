@@ -13,10 +13,10 @@ import polars as pl
 import xxhash
 from numpy.typing import NDArray
 
-from shortlist.config import FeatureSettings
 from shortlist.errors import DataError
 from shortlist.features.arrays import Bag, Ids
 from shortlist.id_places import places_among
+from shortlist.sections import FeatureSettings
 
 MISSING_ROW = 0
 FIRST_UNKNOWN_ROW = 1

@@ -18,8 +18,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.config import IndexSettings
 from shortlist.errors import ShapeError
+from shortlist.sections import IndexSettings
 
 Float32s = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -12,9 +12,9 @@ from types import ModuleType
 
 import numpy as np
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import Float32s
+from shortlist.sections import IndexSettings
 
 PACKAGES = {"scann": ("scann-core (or scann)", "ann"), "faiss": ("faiss-cpu", "ann"), "onnx": ("onnx", "train")}  # and the extra
 COMFORTABLE_NORMS = (1e-3, 1e3)  # libraries square norms in float32, and learn codes by absolute differences

@@ -17,7 +17,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import (
     Eligible,
@@ -37,6 +36,7 @@ from shortlist.index.contract import (
     score_pairs,
     score_rows,
 )
+from shortlist.sections import IndexSettings
 
 FACTS_FILE = "exact.json"
 FACTS_LARGEST_BYTES = 4096

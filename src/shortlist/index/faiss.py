@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import Float32s, Rows
 from shortlist.index.engines import in_range, require, training_threads
 from shortlist.index.proposing import ProposingIndex
+from shortlist.sections import IndexSettings
 
 BLOCK_DIMS = 2  # dimensions that share a 4-bit code
 CODES = 16  # of 4 bits

@@ -20,7 +20,6 @@ import onnxruntime
 import xxhash
 from numpy.typing import NDArray
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError, ShapeError
 from shortlist.index.contract import (
     Eligible,
@@ -38,6 +37,7 @@ from shortlist.index.contract import (
 )
 from shortlist.index.engines import require
 from shortlist.index.exact import GATHERED_SHARE, gather, reached_by
+from shortlist.sections import IndexSettings
 
 FACTS_FILE, CODES_FILE = "int8.json", "int8.onnx"
 FACTS_LARGEST_BYTES = 4096

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import Float32s, Index, check_vectors
 from shortlist.index.engines import is_installed
@@ -17,6 +16,7 @@ from shortlist.index.int8 import Int8Index
 from shortlist.index.proposing import ProposingIndex
 from shortlist.index.scann import ScannIndex
 from shortlist.index.tuning import FEWEST_QUERIES, tuned
+from shortlist.sections import IndexSettings
 
 KINDS: dict[str, type[Index]] = {kind.kind: kind for kind in (ExactIndex, Int8Index, ScannIndex, FaissIndex)}
 COMPARED_ENTRIES = 1 << 20  # M x D up to which exact search is as quick as any (about 100 us)

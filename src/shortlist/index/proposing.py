@@ -23,7 +23,6 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import (
     Eligible,
@@ -37,6 +36,7 @@ from shortlist.index.contract import (
 )
 from shortlist.index.exact import ExactIndex, gather
 from shortlist.index.refining import Refiner
+from shortlist.sections import IndexSettings
 
 FACTS_LARGEST_BYTES = 1 << 16
 SMALLEST_CORPUS = 64  # rows; quantisers want 16 points for their 16 codes, and less than this is compared in no time

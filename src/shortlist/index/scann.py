@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import Float32s, Rows
 from shortlist.index.engines import in_range, require, training_threads, unheard
 from shortlist.index.proposing import ProposingIndex
+from shortlist.sections import IndexSettings
 
 BLOCK_DIMS = 2  # dimensions that share a 4-bit code
 PARALLEL_ERROR = 3.0  # how much more an error along the vector counts than one across it, about: r of `_threshold`

@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BundleError
 from shortlist.index.contract import Float32s, Rows
 from shortlist.index.engines import training_threads
 from shortlist.index.proposing import Effort, ProposingIndex
+from shortlist.sections import IndexSettings
 
 FEWEST_QUERIES = 100  # of both halves: fewer prove nothing
 DEPTHS = (1, 1.5, 2.5, 5, 14)  # times target_k: for exclusions, for filters down to 1 / 11 of the rows, and for a larger k

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shortlist.config import Config
 from shortlist.log import EventLog
 from shortlist.protocols.holdout import holdout_split, leave_last_split
 from shortlist.protocols.release import release_split
 from shortlist.protocols.rolling import rolling_splits
 from shortlist.protocols.split import Split, checked
+from shortlist.sections import Config
 
 
 def splits(log: EventLog, config: Config) -> Iterator[Split]:

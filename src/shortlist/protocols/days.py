@@ -6,9 +6,9 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from shortlist.config import DayCount
 from shortlist.errors import DataError
 from shortlist.log import EventLog
+from shortlist.sections import DayCount
 from shortlist.times import DAY_US
 
 _ONE = timedelta(days=1)

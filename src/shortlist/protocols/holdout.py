@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.config import HoldoutUnit
 from shortlist.errors import DataError
 from shortlist.log import EventLog, asking_role
 from shortlist.protocols.split import Split
+from shortlist.sections import HoldoutUnit
 
 
 def holdout_split(log: EventLog, unit: HoldoutUnit, fraction: float, seed: int) -> Split:

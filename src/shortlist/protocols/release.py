@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 
 from shortlist.catalogue import Catalogue
-from shortlist.config import Config
 from shortlist.errors import DataError
 from shortlist.log import EventLog, asking_role
 from shortlist.project import open_project
 from shortlist.protocols.split import Split
+from shortlist.sections import Config
 
 
 def release_split(log: EventLog, config: Config) -> Split:
@@ -45,7 +45,7 @@ def release_split(log: EventLog, config: Config) -> Split:
 
 def _newer_tables(config: Config) -> tuple[EventLog, Catalogue]:
     """The newer log, of events whose items the newer catalogue has, and that catalogue."""
-    assert config.evaluate.next_events is not None  # a rule of config.py
+    assert config.evaluate.next_events is not None  # a rule of config_rules.py
     data = msgspec.structs.replace(config.data, events=config.evaluate.next_events, items=config.evaluate.next_items)
     newer = open_project(msgspec.structs.replace(config, data=data))
     return newer.log, newer.items

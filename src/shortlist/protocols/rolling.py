@@ -7,10 +7,10 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from shortlist.config import Config, DayCount
 from shortlist.log import EventLog
 from shortlist.protocols.days import days_of, newest_day, start_of
 from shortlist.protocols.split import Split, checked
+from shortlist.sections import Config, DayCount
 from shortlist.times import DAY_US
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from shortlist.config import IndexSettings
 from shortlist.errors import BadRequestError, BundleError
 from shortlist.index.exact import ExactIndex
 from shortlist.index.proposing import ProposingIndex
 from shortlist.pace import step
+from shortlist.sections import IndexSettings
 from shortlist.serve.answering import Answering, Pinned, encoded
 from shortlist.serve.heap import trim
 from shortlist.serve.messages import RecommendRequest

@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 
 from shortlist.backtest import LogTo, Stage, quietly
-from shortlist.config import Config, for_log
+from shortlist.config import for_log
 from shortlist.evaluate import Tested
 from shortlist.project import Project
 from shortlist.protocols.configured import splits
 from shortlist.protocols.split import Split
 from shortlist.report.provenance import current_commit
+from shortlist.sections import Config
 from shortlist.study.trials import Prepared, Trial, baseline_trial, prepare, trained_trial
 
 _SETS_OF_FEATURES = 2  # in memory at a time: the project's own and another

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from shortlist.baselines.fit import BASELINES
-from shortlist.config import Config
 from shortlist.learned import LearnedRetriever
 from shortlist.project import Project, open_project
+from shortlist.sections import Config
 from shortlist.study.on_splits import Conditions, run_on_splits
 from shortlist.study.tables import Results, heading, minus, of_model, over_users_and_seeds, plain_settings, results_of
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shortlist.config import Config, overridden
+from shortlist.config import overridden
 from shortlist.errors import ConfigError
+from shortlist.sections import Config
 
 if TYPE_CHECKING:  # an optional dependency
     from optuna import Trial

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from shortlist.config import Config, overridden
+from shortlist.config import overridden
 from shortlist.errors import ConfigError, TrainingError
 from shortlist.evaluate import rank_positives
 from shortlist.learned import LearnedRetriever
 from shortlist.metrics.ranking import recall_at
 from shortlist.project import Project
+from shortlist.sections import Config
 from shortlist.study.on_splits import Conditions, Ready, run_on_splits, tested_splits
 from shortlist.study.space import Space
 from shortlist.study.tables import heading, minus, of_model, plain_settings, results_of

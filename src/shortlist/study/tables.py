@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from shortlist.config import Config, EvaluateSettings, config_tree
+from shortlist.config import config_tree
 from shortlist.metrics.intervals import bootstrap_interval
 from shortlist.metrics.ranking import ndcg_at, recall_at
+from shortlist.sections import Config, EvaluateSettings
 from shortlist.study.on_splits import Outcome
 from shortlist.study.trials import Trial, ranks_among_chosen_of, ranks_of
 

@@ -21,7 +21,7 @@ from shortlist.backtest import LogTo
 from shortlist.baselines.fit import fit_baselines
 from shortlist.both_ways import examples_to_learn
 from shortlist.calibration import calibrate
-from shortlist.config import Config, config_tree, for_log
+from shortlist.config import config_tree, for_log
 from shortlist.dataset import Dataset, Examples, make_dataset
 from shortlist.encode import Tables
 from shortlist.errors import DataError
@@ -33,6 +33,7 @@ from shortlist.metrics.ranking import NOT_FOUND
 from shortlist.project import Project
 from shortlist.protocols.split import Split
 from shortlist.run import add_arrays, add_dataset, add_examples, split_validation
+from shortlist.sections import Config
 from shortlist.study.never_chosen import ChosenOnly, CountedLists, mean_place
 from shortlist.towers import TwoTower
 from shortlist.train import Trainer, TrainLog

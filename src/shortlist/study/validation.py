@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from shortlist.config import Config
 from shortlist.errors import DataError
 from shortlist.log import EventLog
 from shortlist.protocols.days import days_of, newest_day
 from shortlist.protocols.holdout import holdout_split, leave_last_split
 from shortlist.protocols.rolling import rolling_split
 from shortlist.protocols.split import Split, checked
+from shortlist.sections import Config
 
 
 def validation_split(train_log: EventLog, config: Config) -> Split:

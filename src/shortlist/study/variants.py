@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shortlist.config import Config, config_from_tree, config_tree
+from shortlist.config import config_from_tree, config_tree
+from shortlist.sections import Config
 
 Changes = Mapping[str, Mapping[str, Any]]  # section -> key -> value
 LARGEST_FULL_SOFTMAX = 20_000  # items; above, the full softmax's logits do not fit
