@@ -75,6 +75,18 @@ def test_what_shapes_a_trial_gives_it_a_file_of_its_own_and_what_does_not_shares
             trained_trial(prepared, changed(config, {section: change}), "", refused)
 
 
+def test_a_trial_of_before_a_rule_changed_is_not_one_of_after_it(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings name no width of codes: what the log makes of that is part of the model all the same."""
+    prepared, config = last_split(project, tmp_path), project.config
+    assert config.model.match_dim is None
+    trained_trial(prepared, config, "", silent)
+    as_it_came_out = changed(config, {"model": {"match_dim": 256}})
+    trained_trial(prepared, as_it_came_out, "", refused)
+    monkeypatch.setattr("shortlist.config.LARGE_LOG", 10)
+    with pytest.raises(AssertionError, match="must not be trained"):
+        trained_trial(prepared, config, "", refused)
+
+
 def test_other_test_events_are_other_data_even_where_training_is_the_same(tmp_path: Path) -> None:
     write_tables(tmp_path)
     config = small_config(tmp_path, SECTIONS)

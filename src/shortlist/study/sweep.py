@@ -26,7 +26,7 @@ from shortlist.sections import Config
 from shortlist.study.on_splits import Conditions, Ready, run_on_splits, tested_splits
 from shortlist.study.space import Space
 from shortlist.study.tables import heading, minus, of_model, plain_settings, results_of
-from shortlist.study.trials import Prepared, Watch, settings_digest, train_model
+from shortlist.study.trials import Prepared, Watch, model_digest, train_model
 from shortlist.study.validation import validation_split
 
 if TYPE_CHECKING:  # an optional dependency
@@ -131,7 +131,7 @@ def _one_trial(study: optuna.Study, space: Space, config: Config, ready: Ready, 
 
 def judge(prepared: Prepared, config: Config, under: Conditions, title: str, watch: Watch | None = None) -> float:
     """Recall at the longest list, on the prepared split, of the model that these settings train."""
-    log_file = prepared.folder / f"sweep-{settings_digest(config)}.jsonl"
+    log_file = prepared.folder / f"sweep-{model_digest(prepared, config)}.jsonl"
     log_file.parent.mkdir(parents=True, exist_ok=True)
     log_file.unlink(missing_ok=True)
     with under.log_to(log_file, title) as log:
@@ -187,5 +187,5 @@ def _overrides(space: Space, params: Mapping[str, Any]) -> list[str]:
 
 def _study_name(config: Config, space: Space, judged: Prepared, seed: int) -> str:
     """Changes with the data, the settings, the space and the seed: only then is it another sweep."""
-    named = repr((settings_digest(config), sorted(space.items()), judged.folder.name, seed))
+    named = repr((model_digest(judged, config), sorted(space.items()), judged.folder.name, seed))
     return xxhash.xxh3_64_hexdigest(named.encode())

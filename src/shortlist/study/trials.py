@@ -107,7 +107,7 @@ def prepare(project: Project, split: Split, folder: Path, *, commit: str | None 
 
 def trained_trial(prepared: Prepared, config: Config, title: str, log_to: LogTo) -> Trial:
     """The trial of these settings: read back if it is kept, else trained, tested and kept."""
-    path = prepared.folder / f"{settings_digest(config)}-seed-{config.train.seed}.json"
+    path = prepared.folder / f"{model_digest(prepared, config)}-seed-{config.train.seed}.json"
     return _kept(path, lambda: _train_and_test(prepared, config, path.with_suffix(".jsonl"), title, log_to))
 
 
@@ -210,6 +210,12 @@ def _tested(
 
 def _without_misses(rank: NDArray[np.int64]) -> list[int | None]:
     return [None if value == NOT_FOUND else value for value in rank.tolist()]
+
+
+def model_digest(prepared: Prepared, config: Config) -> str:
+    """The digest of the settings that a model is trained with: those that depend on the log as they come out, so that a trial of before
+    a rule changed is not taken for one of after it."""
+    return settings_digest(for_log(config, len(prepared.dataset.train)))
 
 
 def settings_digest(config: Config, sections: tuple[str, ...] | None = None) -> str:
