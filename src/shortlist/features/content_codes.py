@@ -13,7 +13,7 @@ Lindenstrauss, 1984). Where m is enough for all words, D is the unit matrix, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,7 @@ from shortlist.features.content_words import Columns, content_words
 from shortlist.id_places import places_among, row_blocks
 
 Floats = NDArray[np.float32]
-_MOST_WORDS = 200_000  # that are told apart, the most common ones
+_MOST_WORDS = 200_000  # that can match, the most common ones; the others count in an item's length alone
 _MOST_ITEMS = 100_000  # by which directions are found, evenly spread
 _SEED, _SPARE, _PASSES = 0, 32, 8  # of the random directions and of the decomposition
 _ITEMS_AT_ONCE = 65_536  # whose words are in memory together
@@ -86,10 +86,10 @@ def fit_content_codes(frame: pl.DataFrame, columns: Columns, width: int) -> Cont
     of_others = float(np.log((1 + frame.height) / 2) + 1)
     found = ContentCodes(columns, count["word"], frequency, of_others, np.zeros((len(count), 0), np.float32))
     if len(count) <= width:
-        return _with_directions(found, np.eye(len(count), dtype=np.float32))
+        return replace(found, directions=np.eye(len(count), dtype=np.float32))
     kept = np.unique(np.linspace(0, frame.height - 1, min(frame.height, _MOST_ITEMS)).astype(np.int64))
     item, row, weight = found.weights(said.filter(pl.col("item").is_in(kept)) if len(kept) < frame.height else said)
-    return _with_directions(found, _directions(item, row, weight, len(count), width))
+    return replace(found, directions=_directions(item, row, weight, len(count), width))
 
 
 def shown_codes(codes: Floats, seed: NDArray[np.integer], history: NDArray[np.integer]) -> Floats:
@@ -126,10 +126,6 @@ def unit_length(shown: Floats) -> Floats:
     return np.asarray(shown / np.where(length > 0, length, 1), np.float32)
 
 
-def _with_directions(codes: ContentCodes, directions: Floats) -> ContentCodes:
-    return ContentCodes(codes.columns, codes.words, codes.frequency, codes.of_others, directions)
-
-
 def _directions(item: NDArray[np.int64], row: NDArray[np.int64], weight: Floats, words: int, width: int) -> Floats:
     """(V, m) half leading, half random."""
     from scipy import sparse
@@ -139,9 +135,9 @@ def _directions(item: NDArray[np.int64], row: NDArray[np.int64], weight: Floats,
     said = sparse.csr_array((weight.astype(np.float64), (item, row)), shape=(int(item.max()) + 1, words))
     leading = min(width // 2, len(np.unique(item)))
     with threadpool_limits(limits=1, user_api="blas"):  # the same bytes on any number of cores
-        right = randomized_svd(said, leading, n_oversamples=_SPARE, n_iter=_PASSES, power_iteration_normalizer="QR", random_state=_SEED)[
-            2
-        ]  # (k, V)
+        _, _, right = randomized_svd(  # (k, V)
+            said, leading, n_oversamples=_SPARE, n_iter=_PASSES, power_iteration_normalizer="QR", random_state=_SEED
+        )
         random = np.random.default_rng(_SEED).standard_normal((words, width - leading)) / np.sqrt(width - leading)
         random -= right.T @ (right @ random)
     return np.hstack([right.T, random]).astype(np.float32)
