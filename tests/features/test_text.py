@@ -181,7 +181,7 @@ def test_keys_too_large_for_32_bits_change_nothing(monkeypatch: pytest.MonkeyPat
 
 def test_two_processes_give_the_same_bag() -> None:
     program = (
-        "import polars as pl; from shortlist.config import FeatureSettings; from shortlist.features.text import fit_text;"
+        "import polars as pl; from shortlist.sections import FeatureSettings; from shortlist.features.text import fit_text;"
         "v = pl.Series(['naïve don’t cat', 'हिन्दी cat']); b = fit_text(v, FeatureSettings(kind='text')).encode(v);"
         "print(b.values.tolist(), b.weights.tolist())"
     )
