@@ -17,7 +17,7 @@ from shortlist.bundle import Bundle, open_bundle, open_current
 from shortlist.catalogue import read_catalogue
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import Corpus, codes_for, encode_corpus, encode_queries
-from shortlist.errors import BundleError, DataError
+from shortlist.errors import BundleError, ConfigError, DataError
 from shortlist.export import asked_vectors, publish_run
 from shortlist.features.arrays import flat_arrays
 from shortlist.index import proposing
@@ -150,13 +150,14 @@ def test_items_match_by_their_words_where_the_model_says_so(world: World) -> Non
 
 
 def test_words_and_settings_that_do_not_fit_are_refused(world: World, tmp_path: Path) -> None:
+    """Words without a use for them, and a use without words."""
     match = world.run.config.model.match_dim
-    if not match:
-        return
     folder = shutil.copytree(world.run.folder, tmp_path / "run")
     path = folder / "config.toml"
-    path.write_text(path.read_text(encoding="utf-8").replace(f"match_dim = {match}", "match_dim = 0"), encoding="utf-8")
-    with pytest.raises(BundleError, match="match_dim = 0"):
+    text = path.read_text(encoding="utf-8")
+    assert f"match_dim = {match}\n" in text
+    path.write_text(text.replace(f"match_dim = {match}\n", f"match_dim = {0 if match else 8}\n"), encoding="utf-8")
+    with pytest.raises((BundleError, ConfigError), match="match_dim"):
         open_run(folder)
 
 

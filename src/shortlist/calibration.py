@@ -146,8 +146,7 @@ class _Likelihood:
         if codes is not None:
             self.sides.append((torch.from_numpy(codes.queries), torch.from_numpy(codes.items)))
         self.size = 3 if codes is None else 5
-        self.never = torch.from_numpy(never.astype(np.float32))
-        self.terms = torch.stack([torch.from_numpy(bias - bias.mean()), self.never], dim=1)  # (M, 2) b, n
+        self.terms = torch.from_numpy(np.stack([bias - bias.mean(), never.astype(np.float32)], axis=1))  # (M, 2) b, n
         self._point, self._hessian = np.full(self.size, np.nan), np.eye(self.size)
 
     def value(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -186,7 +185,7 @@ class _Likelihood:
             positive = self.positive[rows]
             pairs = [queries[rows] @ items.T for queries, items in self.sides]  # (b, M) each
             if len(pairs) > 1:
-                pairs.append(pairs[1] * self.never)
+                pairs.append(pairs[1] * self.terms[:, 1])
             chance = fixed + sum(float(factors[place]) * pair for place, pair in zip(of_pairs, pairs, strict=True))
             own = chance.gather(1, positive[:, None])[:, 0]
             self._leave_out(chance, rows.start, positive)

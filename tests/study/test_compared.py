@@ -15,9 +15,10 @@ from small_project import SilentLog, silent, small_project
 from shortlist.errors import ConfigError
 from shortlist.project import Project
 from shortlist.report.inputs import BatchSizeStudy
+from shortlist.study import on_splits
 from shortlist.study.compared import STUDIES, compared, run_study
-from shortlist.study.on_splits import Conditions
-from shortlist.study.variants import Study
+from shortlist.study.on_splits import Conditions, Ready
+from shortlist.study.variants import Study, changed
 
 TINY: dict[str, dict[str, Any]] = {
     "train": {"epochs": 1},
@@ -88,3 +89,18 @@ def test_every_split_can_be_asked_for(project: Project, tmp_path: Path) -> None:
 def test_an_unknown_study_is_refused(project: Project, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="designs, cold, towers, table1, table2: got 'nonsense'"):
         run_study("nonsense", project, Conditions(folder=tmp_path, seeds=1, log_to=silent))
+
+
+@pytest.mark.parametrize("with_codes_first", [True, False])
+def test_a_model_that_matches_by_words_gets_codes_whoever_was_made_ready_before(
+    project: Project, tmp_path: Path, with_codes_first: bool
+) -> None:
+    (split,) = on_splits.tested_splits(project, every_split=False)
+    ready = Ready(project, split, Conditions(folder=tmp_path, seeds=1, log_to=silent), None)
+    with_codes = changed(project.config, {"model": {"match_dim": 8}})
+    without = changed(project.config, {"model": {"match_dim": 0}})
+    order = [with_codes, without] if with_codes_first else [without, with_codes]
+    made = {config.model.match_dim: ready.of(config) for config in order}
+    assert made[8].dataset.item_codes is not None
+    assert (made[0] is made[8]) is with_codes_first  # one without codes does not look at them
+    assert made[0].folder == made[8].folder  # so trials of both lie side by side
