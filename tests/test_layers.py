@@ -47,6 +47,7 @@ ORDER = (
     "features/text",
     "features/number",
     "features/saved_values",
+    "decomposition",
     "features/content_words",
     "features/content_codes",
     "features/encoder",

@@ -13,12 +13,13 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from shortlist.dataset import Dataset, Examples
+from shortlist.decomposition import leading_directions
 from shortlist.features.arrays import Ids
 from shortlist.features.vocabulary import CategoryEncoder
 
 Rows = NDArray[np.int64]
 _SHORTEST = 1e-3  # a vector that hardly reaches into the leading directions (most are .01 to 1 long) has none to start in
-_PASSES, _SPARE = 30, 64  # of the decomposition: how often it multiplies by the matrix, and directions that it follows beside
+_PASSES, _SPARE = 30, 64  # of the decomposition
 
 
 def start_ids(table: torch.Tensor, id_feature: str, *, dataset: Dataset, examples: Examples, seed: int) -> None:
@@ -56,24 +57,10 @@ def spectral_start(asker: Rows, item_row: NDArray[np.integer], *, dim: int, seed
     of_people, of_items = chosen.sum(axis=1), chosen.sum(axis=0)
     of_people, of_items = of_people + of_people.mean(), of_items + of_items[of_items > 0].mean()
     normalised = sparse.diags_array(of_people**-0.5) @ chosen @ sparse.diags_array(of_items**-0.5)
-    with threadpool_limits(limits=1, user_api="blas"):  # the same bytes on any number of cores
-        values, found, turned = _decomposed(normalised, directions, dim, seed)
+    values, found = leading_directions(normalised, directions, passes=_PASSES, spare=_SPARE, seed=seed)
     places = found[1:].T * values[1:]  # (items, directions - 1)
     lengths = np.linalg.norm(places, axis=1)
     kept = np.flatnonzero(lengths > _SHORTEST)
+    with threadpool_limits(limits=1, user_api="blas"):
+        turned = np.linalg.qr(np.random.default_rng(seed).standard_normal((dim, dim)))[0]
     return items[kept], ((places[kept] / lengths[kept, None]) @ turned[: places.shape[1]]).astype(np.float32)
-
-
-def _decomposed(matrix: sparse.csr_array, directions: int, dim: int, seed: int) -> tuple[NDArray[np.float64], ...]:
-    """(singular values (directions,), falling; right vectors (directions, items); a random rotation (dim, dim)).
-
-    A fixed number of passes, from a seeded start: a Lanczos iteration may run for minutes where no direction leads, and begins anew from
-    other random numbers where people chose the same.
-    """
-    from sklearn.utils.extmath import randomized_svd  # type: ignore[import-untyped]  # a second to import, and only small logs need it
-
-    _, values, right = randomized_svd(
-        matrix, directions, n_oversamples=_SPARE, n_iter=_PASSES, power_iteration_normalizer="QR", random_state=seed
-    )
-    turned = np.linalg.qr(np.random.default_rng(seed).standard_normal((dim, dim)))[0]
-    return values, right, turned

@@ -128,16 +128,15 @@ def unit_length(shown: Floats) -> Floats:
 
 def _directions(item: NDArray[np.int64], row: NDArray[np.int64], weight: Floats, words: int, width: int) -> Floats:
     """(V, m) half leading, half random."""
-    from scipy import sparse
-    from sklearn.utils.extmath import randomized_svd  # type: ignore[import-untyped]  # a second to import, and only fitting needs it
+    from scipy import sparse  # only fitting needs it, and a server does not fit
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from shortlist.decomposition import leading_directions
 
     said = sparse.csr_array((weight.astype(np.float64), (item, row)), shape=(int(item.max()) + 1, words))
     leading = min(width // 2, len(np.unique(item)))
+    _, right = leading_directions(said, leading, passes=_PASSES, spare=_SPARE, seed=_SEED)  # (k, V)
+    random = np.random.default_rng(_SEED).standard_normal((words, width - leading)) / np.sqrt(width - leading)
     with threadpool_limits(limits=1, user_api="blas"):  # the same bytes on any number of cores
-        _, _, right = randomized_svd(  # (k, V)
-            said, leading, n_oversamples=_SPARE, n_iter=_PASSES, power_iteration_normalizer="QR", random_state=_SEED
-        )
-        random = np.random.default_rng(_SEED).standard_normal((words, width - leading)) / np.sqrt(width - leading)
         random -= right.T @ (right @ random)
     return np.hstack([right.T, random]).astype(np.float32)
