@@ -184,6 +184,7 @@ ORDER = (
     "serve/client",
     # whole stages, one a command
     "run",
+    "search_graphs",
     "export",
     "report/__init__",
     "report/provenance",
@@ -259,7 +260,7 @@ IMPORTS_TORCH = {  # at the top of the file
     "both_ways",
     "spectral",
     "calibration",
-    *("run", "export", "growth"),
+    *("run", "search_graphs", "export", "growth"),
 }
 _STUDIES = {f"study/{name}" for name in ("trials", "on_splits", "tables", "paper", "table1", "table2", "compared", "sweep", "sets")}
 REACHES_TORCH = (

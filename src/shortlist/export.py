@@ -26,8 +26,9 @@ from shortlist.index.contract import Index
 from shortlist.index.kinds import build_index
 from shortlist.run import POPULARITY, Run
 from shortlist.saved_arrays import save_arrays
+from shortlist.search_graphs import SearchedItem, SearchingQuery
 from shortlist.store import publish_version
-from shortlist.towers import TwoTower, input_width
+from shortlist.towers import input_width
 
 _OPSET = 17
 
@@ -109,44 +110,8 @@ def write_bundle(folder: Path, run: Run, catalogue: Catalogue, corpus: Corpus, i
     (folder / "index").mkdir()
     index.save(folder / "index")
     save_arrays(folder / "tables", {name: table.numpy() for name, table in run.tables.items()})
-    _export(_SearchedItem(run.model), _item_example(run), ITEM_INPUTS, ITEM_OUTPUTS, folder / "item_tower.onnx")
-    _export(_SearchingQuery(run.model), _query_example(run), QUERY_INPUTS, QUERY_OUTPUTS, folder / "query_tower.onnx")
-
-
-class _SearchedItem(nn.Module):
-    """(features, bias of the id, output row of the id) -> what queries see of an item, and what is searched.
-
-    An input that a model does not use is multiplied by 0: it stays part of the graph, so every bundle is asked alike.
-    """
-
-    def __init__(self, model: TwoTower) -> None:
-        super().__init__()
-        self.tower, self.temperature = model.item, model.temperature.detach().clone()
-        self.item_bias = model.settings.item_bias
-
-    def forward(self, x: torch.Tensor, id_bias: torch.Tensor, id_output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        embedding, vector, bias = self.tower(x, x.shape[0], id_output)
-        unused = 0 * (id_bias + id_output.sum(dim=1, keepdim=True))  # (n, 1)
-        if not self.item_bias:
-            return embedding, vector + unused
-        bias = id_bias if bias is None else bias[:, None] + id_bias
-        return embedding, torch.cat([vector, bias * self.temperature + unused], dim=1)
-
-
-class _SearchingQuery(nn.Module):
-    """(seed, history and query features as vectors) -> what is searched with."""
-
-    def __init__(self, model: TwoTower) -> None:
-        super().__init__()
-        self.tower, self.item_bias = model.query, model.settings.item_bias
-
-    def forward(
-        self, seed: torch.Tensor, has_seed: torch.Tensor, history: torch.Tensor, present: torch.Tensor, x: torch.Tensor
-    ) -> torch.Tensor:
-        pooled = self.tower.pooling(seed, history, present)  # (N, D)
-        has_history = (present.sum(dim=1, keepdim=True) > 0).to(x.dtype)
-        vector = self.tower(seed, has_seed, pooled, has_history, x)
-        return torch.cat([vector, torch.ones_like(has_seed)], dim=1) if self.item_bias else vector
+    export_graph(SearchedItem(run.model), _item_example(run), ITEM_INPUTS, ITEM_OUTPUTS, folder / "item_tower.onnx")
+    export_graph(SearchingQuery(run.model), _query_example(run), QUERY_INPUTS, QUERY_OUTPUTS, folder / "query_tower.onnx")
 
 
 def _item_example(run: Run) -> tuple[torch.Tensor, ...]:
@@ -161,7 +126,9 @@ def _query_example(run: Run) -> tuple[torch.Tensor, ...]:
     return torch.zeros(2, dim), torch.zeros(2, 1), torch.zeros(2, last, dim), torch.zeros(2, last), torch.zeros(2, width)
 
 
-def _export(module: nn.Module, example: tuple[torch.Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...], path: Path) -> None:
+def export_graph(
+    module: nn.Module, example: tuple[torch.Tensor, ...], inputs: tuple[str, ...], outputs: tuple[str, ...], path: Path
+) -> None:
     """Writes the module as an ONNX graph for any number of rows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter announces its own successor; docs/decisions.md says why it stays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -185,9 +186,9 @@ def searched_overlay(overlay: Overlay, query: QueryVector, admitted: Admitted, k
 
 def _check(rows: Rows, scores: Floats, k: int, size: int) -> None:
     """Raises ValueError unless these are at most k of `size` rows with finite scores."""
-    if len(rows) > k or len(rows) != len(scores) or not np.isfinite(scores).all():
+    if len(rows) > k or len(rows) != len(scores) or not math.isfinite(np.add.reduce(scores, dtype=np.float64)):  # finite if all are
         raise ValueError("a source must answer with at most k rows and as many finite scores")
-    if len(rows) and not 0 <= rows.min() <= rows.max() < size:
+    if len(rows) and rows.view(np.uint64).max() >= size:  # as such, rows below 0 are beyond any size
         raise ValueError("a source must answer with rows that are there")
 
 

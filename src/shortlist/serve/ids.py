@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,6 +22,7 @@ from shortlist.pace import step
 
 Id = str | int
 Rows = NDArray[np.int64]
+Hashes = TypeVar("Hashes", int, NDArray[np.int64])
 KEPT = 300_000  # strings up to which letters and guesses are no burden
 GUESSES = 4  # places a string, at least: few share one
 FIRST_BITS = (0, 21, 42)  # of a hash, of which KEPT strings need 21 each time
@@ -167,20 +168,23 @@ class KeptIds(IdTable):
         if not len(self):
             return np.full(len(asked), -1, np.int64)
         hashes = _hashes(asked)
-        (guesses, first_bit), *further = self._guesses
+        guesses, first_bit = self._guesses[0]
         rows = guesses.take(_bits(hashes, first_bit, len(guesses))).astype(np.int64)
         known = self.ids_of(rows)
         if known == asked:
             return rows
-        wrong = [place for place, (value, guessed) in enumerate(zip(asked, known, strict=True)) if value != guessed]
-        for guesses, first_bit in further:
-            if not wrong:
-                break
-            rows[wrong] = found = guesses.take(_bits(hashes[wrong], first_bit, len(guesses))).astype(np.int64)
-            wrong = [place for place, guessed in zip(wrong, self.ids_of(found), strict=True) if asked[place] != guessed]
-        for place in wrong:
-            rows[place] = self._others.get(asked[place], -1)
+        for place, (value, guessed) in enumerate(zip(asked, known, strict=True)):
+            if value != guessed:
+                rows[place] = self._row_elsewhere(value, hashes.item(place))
         return rows
+
+    def _row_elsewhere(self, asked: Id, hashed: int) -> int:
+        """The row of an id that lost its first guess to another, -1 = unknown: few are such, and one by one they cost less than arrays."""
+        for guesses, first_bit in self._guesses[1:]:
+            row: int = guesses.item(_bits(hashed, first_bit, len(guesses)))
+            if self._ids.item(row) == asked:
+                return row
+        return self._others.get(asked, -1)
 
 
 class HashedIds(IdTable):
@@ -275,7 +279,7 @@ def _letters_of(ids: pl.Series) -> np.dtype[Any]:
     return np.dtype((np.str_, max(longest, 1)))
 
 
-def _bits(hashes: NDArray[np.int64], first_bit: int, places: int) -> NDArray[np.int64]:
+def _bits(hashes: Hashes, first_bit: int, places: int) -> Hashes:
     """A place for each hash, of a power of two of them."""
     return hashes >> first_bit & (places - 1)
 

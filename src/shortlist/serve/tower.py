@@ -54,13 +54,16 @@ class _Bound:
             self.binding.bind_output(name, "cpu", 0, np.float32, arrays[name].shape, arrays[name].ctypes.data)
         self._seed, self._has_seed, self._history, self._present, self._features = (arrays[name][0] for name in QUERY_INPUTS)
         self.vector = arrays[QUERY_OUTPUTS[0]]
+        self._count = 0  # items of the history that the inputs say
 
     def fill(self, seed: Floats | None, history: Floats, pieces: Sequence[Floats]) -> None:
         """Nothing comes back: the inputs say this query, and nothing of the one before."""
         self._seed[:] = 0 if seed is None else seed
         self._has_seed[0] = seed is not None
         count = len(history)
-        self._history[:count], self._history[count:] = history, 0
-        self._present[:count], self._present[count:] = 1, 0
+        self._history[:count] = history
+        if count != self._count:
+            self._history[count:], self._present[:count], self._present[count:] = 0, 1, 0
+            self._count = count
         if pieces:
             np.concatenate(pieces, out=self._features)

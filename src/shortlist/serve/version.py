@@ -86,7 +86,9 @@ class LiveVersion:
         index = self.bundle.index
         excluded = admitted.excluded if len(admitted.excluded) else None
         rows, scores = index.search_one(query.values[0], min(k, index.size), exclude=excluded, eligible=admitted.sealed)
-        found = int(np.count_nonzero(rows >= 0))
+        if rows[-1] >= 0:
+            return rows, scores
+        found = int(np.count_nonzero(rows >= 0))  # what is missing stands at the end
         return rows[:found], scores[:found]
 
     def empty_overlay(self) -> Overlay:
