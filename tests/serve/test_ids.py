@@ -86,7 +86,9 @@ def test_strings_are_padded_unless_that_takes_more_or_loses_a_zero() -> None:
         assert stored.at(np.arange(len(ids))) == ids and stored.at(np.array([len(ids) - 1, 0])) == [ids[-1], ids[0]]
 
 
-def test_ids_whose_guesses_collide_are_told_apart() -> None:
+@pytest.mark.parametrize("one_by_one", [0, 2000])
+def test_ids_whose_guesses_collide_are_told_apart(one_by_one: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_ids, "ONE_BY_ONE", one_by_one)
     ids = [f"i{row}" for row in range(997)]
     table = KeptIds(pl.Series(ids), "item")
     first, second, _ = (len({*guesses.tolist()}) for guesses, _ in table._guesses)
@@ -95,7 +97,9 @@ def test_ids_whose_guesses_collide_are_told_apart() -> None:
     assert table.rows_of([f"j{row}" for row in range(997)]).tolist() == [-1] * 997
 
 
-def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("one_by_one", [0, 2000])
+def test_ids_of_one_hash_are_told_apart(one_by_one: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_ids, "ONE_BY_ONE", one_by_one)
     monkeypatch.setattr(serve_ids, "_hashes", lambda values: np.array([len(value) for value in values], np.int64))
     ids = ["ab", "cd", "xyz", "ef", "", "kl", "mn"]  # five of one hash, and three tables
     table = KeptIds(pl.Series(ids), "item")

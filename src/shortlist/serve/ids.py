@@ -24,6 +24,7 @@ Id = str | int
 Rows = NDArray[np.int64]
 Hashes = TypeVar("Hashes", int, NDArray[np.int64])
 KEPT = 300_000  # strings up to which letters and guesses are no burden
+ONE_BY_ONE = 8  # ids up to which a look for each costs less than arrays of them
 GUESSES = 4  # places a string, at least: few share one
 FIRST_BITS = (0, 21, 42)  # of a hash, of which KEPT strings need 21 each time
 SHORT = 24  # letters up to which strings are kept as letters, 4 bytes each; Python objects where one is longer
@@ -173,18 +174,29 @@ class KeptIds(IdTable):
         known = self.ids_of(rows)
         if known == asked:
             return rows
-        for place, (value, guessed) in enumerate(zip(asked, known, strict=True)):
-            if value != guessed:
-                rows[place] = self._row_elsewhere(value, hashes.item(place))
+        wrong = [place for place, (value, guessed) in enumerate(zip(asked, known, strict=True)) if value != guessed]
+        if len(wrong) <= ONE_BY_ONE:
+            for place in wrong:
+                rows[place] = self._row_elsewhere(asked[place], hashes.item(place))
+        else:
+            self._find_elsewhere(asked, hashes, rows, wrong)
         return rows
 
     def _row_elsewhere(self, asked: Id, hashed: int) -> int:
-        """The row of an id that lost its first guess to another, -1 = unknown: few are such, and one by one they cost less than arrays."""
+        """The row of an id that lost its first guess to another, -1 = unknown."""
         for guesses, first_bit in self._guesses[1:]:
             row: int = guesses.item(_bits(hashed, first_bit, len(guesses)))
             if self._ids.item(row) == asked:
                 return row
         return self._others.get(asked, -1)
+
+    def _find_elsewhere(self, asked: Sequence[Id], hashes: NDArray[np.int64], rows: Rows, wrong: list[int]) -> None:
+        """Nothing comes back: `rows` at the places `wrong` are what `_row_elsewhere` says, for many ids at once."""
+        for guesses, first_bit in self._guesses[1:]:
+            rows[wrong] = found = guesses.take(_bits(hashes[wrong], first_bit, len(guesses))).astype(np.int64)
+            wrong = [place for place, guessed in zip(wrong, self.ids_of(found), strict=True) if asked[place] != guessed]
+        for place in wrong:
+            rows[place] = self._others.get(asked[place], -1)
 
 
 class HashedIds(IdTable):
