@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from scipy.optimize import approx_fprime
 from small_project import small_config, small_dataset
 
-from shortlist import calibration as module
-from shortlist.calibration import Calibration, Codes, calibrate, likeliest
+from shortlist import likeliest as module
+from shortlist.calibration import _of_first_choices, calibrate
 from shortlist.config import for_log, overridden
 from shortlist.dataset import Dataset
 from shortlist.encode import codes_for, encode_corpus, encode_queries
 from shortlist.errors import ConfigError
 from shortlist.features.content_codes import shown_codes
+from shortlist.first_choices import AmongNew
 from shortlist.held_out import HeldOut, held_out
 from shortlist.learner import Learner
+from shortlist.likeliest import Calibration, Codes, likeliest
 from shortlist.prior import fit_prior
 from shortlist.run import settings_key, split_validation
 from shortlist.sections import Config
@@ -68,6 +70,19 @@ def test_planted_numbers_of_words_are_found() -> None:
     assert likeliest(*asked).match == 0  # nothing is said of items that do not match by words
 
 
+def test_what_first_choices_say_speaks_where_held_out_choices_are_few() -> None:
+    """Of items that nobody chose: with no choice of theirs held out their match is what is believed, less what towers say along with it."""
+    queries, items, positive, bias, never = planted(Calibration(0.8, 0.6, -40.0, 0.7, 0.0), 211)
+    assert not never[positive].any()
+    asked = (queries, items, positive, bias, never)
+    believed = likeliest(*asked, codes=codes(211), believed=AmongNew(3.0, 1.5, 0.01))
+    assert believed.match + believed.match_of_never == pytest.approx(3.0 - 1.5 * believed.scale, abs=0.01)
+    assert believed.match == pytest.approx(0.7, abs=0.3)  # of all others held-out choices speak
+    vague = likeliest(*asked, codes=codes(211), believed=AmongNew(3.0, 1.5, 1e4))
+    alone = likeliest(*asked, codes=codes(211))
+    assert (vague.level, vague.match, vague.match_of_never) == pytest.approx((alone.level, alone.match, alone.match_of_never), abs=1e-3)
+
+
 def test_towers_that_know_nothing_get_little_say() -> None:
     queries, items, positive, bias, never = planted(Calibration(0.0, 1.0, 0.0), 997)
     assert likeliest(queries, 9 * items, positive, bias, never).scale < 0.05
@@ -100,8 +115,14 @@ def test_what_no_list_holds_is_no_alternative() -> None:
     assert found.level == pytest.approx(truth.level, abs=0.25)
 
 
-@pytest.mark.parametrize("point", [[0.3, 0.7, -1.1], [0.3, 0.7, -1.1, 1.9, -0.6]], ids=["without words", "with words"])
-def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch, point: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("point", "believed"),
+    [([0.3, 0.7, -1.1], None), ([0.3, 0.7, -1.1, 1.9, -0.6], None), ([0.3, 0.7, -1.1, 1.9, -0.6], AmongNew(4.0, 0.8, 0.3))],
+    ids=["without words", "with words", "with what first choices say"],
+)
+def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(
+    monkeypatch: pytest.MonkeyPatch, point: list[float], believed: AmongNew | None
+) -> None:
     queries, items, positive, bias, never = planted(Calibration(1.2, 0.8, -1.0), 101)
     known = [np.array([row % ITEMS, (3 * row) % ITEMS, -1]) for row in range(101)]
     bias = bias - bias.mean()
@@ -111,6 +132,8 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeyp
     def oracle(point: NDArray[np.float64]) -> float:
         away = point - [0, 1, 0, 0, 0][: len(point)]
         total = ((away / deviation[: len(point)]) ** 2).sum() / 2
+        if believed is not None:
+            total += ((point[3] + point[4] + np.exp(point[0]) * 0.8 - 4.0) / 0.3) ** 2 / 2
         for row, own in enumerate(positive):
             logits = np.exp(point[0]) * (items.astype(float) @ queries[row]) + point[1] * bias.astype(float) + point[2] * never
             if said is not None:
@@ -120,7 +143,7 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(monkeyp
         return float(total) / 101
 
     monkeypatch.setattr(module, "_CELLS_AT_ONCE", 7 * ITEMS)
-    problem = module._Likelihood(queries, items, positive, bias, never, known, said)
+    problem = module._Likelihood(queries, items, positive, bias, never, known, said, believed)
     at = np.array(point)
     value, slope = problem.value(at)
     assert value == pytest.approx(oracle(at), rel=1e-5)
@@ -328,7 +351,7 @@ def test_uniform_negatives_come_from_chosen_items_where_a_level_can_be_found(
 @pytest.mark.parametrize(
     ("sections", "examples", "width"),
     [
-        ({}, 100_000, 256),
+        ({}, 100_000, 512),
         ({}, 100_001, 0),  # enough to learn what words mean
         ({}, 9, 0),  # nothing can be held out that would say what matches count
         ({"train": {"calibrate": False}}, 601, 0),
@@ -370,7 +393,7 @@ def test_matches_that_nothing_could_count_are_refused(tmp_path: Path, sections: 
 def test_a_model_that_matches_needs_the_codes(tmp_path: Path) -> None:
     dataset, config = small_dataset(tmp_path)
     learner = Learner(dataset, dataset.train, config)
-    with pytest.raises(ValueError, match="match_dim = 256 needs a dataset with content codes"):
+    with pytest.raises(ValueError, match="match_dim = 512 needs a dataset with content codes"):
         codes_for(learner.model, replace(dataset, item_codes=None))
 
 
@@ -387,7 +410,8 @@ def test_choices_that_are_not_judged_are_not_looked_at(tmp_path: Path) -> None:
     bias = corpus.vector[:, dim] / temperature
     asked = queries[:, :dim] / temperature, corpus.vector[:, :dim], examples.item_row.astype(np.int64), bias, kept.never
     said = Codes(queries[:, dim + 1 :], dataset.item_codes)
-    expected = likeliest(*asked, seen_items(examples.queries), codes=said)
+    believed = _of_first_choices(kept, said, *asked[:2], learner.model.history_last)
+    expected = likeliest(*asked, seen_items(examples.queries), codes=said, believed=believed)
     found = calibrate(learner, kept, settings)
     assert (found["scale"], found["popularity"], found["level"]) == pytest.approx(
         (expected.scale, expected.popularity, expected.level), rel=1e-3

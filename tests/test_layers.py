@@ -91,6 +91,8 @@ ORDER = (
     "both_ways",
     "held_out",
     "unlisted",
+    "first_choices",
+    "likeliest",
     "calibration",
     # judging
     "metrics/__init__",
@@ -259,6 +261,7 @@ IMPORTS_TORCH = {  # at the top of the file
     ),
     "both_ways",
     "spectral",
+    "likeliest",
     "calibration",
     *("run", "search_graphs", "export", "growth"),
 }

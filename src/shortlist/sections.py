@@ -16,7 +16,7 @@ LossDesign = Literal["expected_count", "all_corrected", "inclusion", "paper_lite
 Mask = Literal["item", "same_query", "known"]
 FEWEST_TO_HOLD_OUT = 10  # examples: a tenth of fewer is none
 LARGE_LOG = 100_000  # examples; from there on the towers learn what words mean
-MATCH_DIM = 256  # of the codes, where the settings name no width
+MATCH_DIM = 512  # of the codes, where the settings name no width
 SMALL_LOG = 30_000  # examples; such logs are learned more softly, and their sessions both ways
 FeatureKind = Literal["id", "category", "categories", "text", "number", "vector", "item", "items"]
 DayCount = Literal["calendar", "active"]
@@ -92,7 +92,7 @@ class ModelSettings(Section, frozen=True):
     )
     # where the vectors of item ids start: at random, or side by side where the same people chose them; absent: spectral for a small log
     id_start: Literal["random", "spectral"] | None = None
-    # width of the codes by which items match what a query shows by their words (features/content_codes.py); 0 = none; absent: 256,
+    # width of the codes by which items match what a query shows by their words (features/content_codes.py); 0 = none; absent: 512,
     # where the catalogue says anything, queries show items and the log is not large (for_log)
     match_dim: int | None = None
     id_dropout: float = 0.1  # share of items per batch that show an unknown id instead of their own

@@ -80,7 +80,7 @@ def test_a_trial_of_before_a_rule_changed_is_not_one_of_after_it(project: Projec
     prepared, config = last_split(project, tmp_path), project.config
     assert config.model.match_dim is None
     trained_trial(prepared, config, "", silent)
-    as_it_came_out = changed(config, {"model": {"match_dim": 256}})
+    as_it_came_out = changed(config, {"model": {"match_dim": 512}})
     trained_trial(prepared, as_it_came_out, "", refused)
     monkeypatch.setattr("shortlist.config.LARGE_LOG", 10)
     with pytest.raises(AssertionError, match="must not be trained"):
