@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -14,13 +15,13 @@ from scipy.optimize import approx_fprime
 from small_project import small_config, small_dataset
 
 from shortlist import likeliest as module
-from shortlist.calibration import _of_first_choices, calibrate
+from shortlist.calibration import calibrate
 from shortlist.config import for_log, overridden
 from shortlist.dataset import Dataset
 from shortlist.encode import codes_for, encode_corpus, encode_queries
 from shortlist.errors import ConfigError
 from shortlist.features.content_codes import shown_codes
-from shortlist.first_choices import AmongNew
+from shortlist.first_choices import AmongNew, believed, beside_words, first_choices, words_alone
 from shortlist.held_out import HeldOut, held_out
 from shortlist.learner import Learner
 from shortlist.likeliest import Calibration, Codes, likeliest
@@ -28,7 +29,7 @@ from shortlist.prior import fit_prior
 from shortlist.run import settings_key, split_validation
 from shortlist.sections import Config
 from shortlist.towers import BIAS
-from shortlist.unlisted import is_repeat, seen_items
+from shortlist.unlisted import is_repeat, is_tested, seen_items, unlisted
 
 QUERIES, ITEMS, DIM, WORDS = 4001, 53, 11, 5
 
@@ -75,10 +76,10 @@ def test_what_first_choices_say_speaks_where_held_out_choices_are_few() -> None:
     queries, items, positive, bias, never = planted(Calibration(0.8, 0.6, -40.0, 0.7, 0.0), 211)
     assert not never[positive].any()
     asked = (queries, items, positive, bias, never)
-    believed = likeliest(*asked, codes=codes(211), believed=AmongNew(3.0, 1.5, 0.01))
-    assert believed.match + believed.match_of_never == pytest.approx(3.0 - 1.5 * believed.scale, abs=0.01)
-    assert believed.match == pytest.approx(0.7, abs=0.3)  # of all others held-out choices speak
-    vague = likeliest(*asked, codes=codes(211), believed=AmongNew(3.0, 1.5, 1e4))
+    told = likeliest(*asked, codes=replace(codes(211), among_new=AmongNew(3.0, 1.5, 0.01)))
+    assert told.match + told.match_of_never == pytest.approx(3.0 - 1.5 * told.scale, abs=0.01)
+    assert told.match == pytest.approx(0.7, abs=0.3)  # of all others held-out choices speak
+    vague = likeliest(*asked, codes=replace(codes(211), among_new=AmongNew(3.0, 1.5, 1e4)))
     alone = likeliest(*asked, codes=codes(211))
     assert (vague.level, vague.match, vague.match_of_never) == pytest.approx((alone.level, alone.match, alone.match_of_never), abs=1e-3)
 
@@ -116,23 +117,23 @@ def test_what_no_list_holds_is_no_alternative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("point", "believed"),
+    ("point", "among_new"),
     [([0.3, 0.7, -1.1], None), ([0.3, 0.7, -1.1, 1.9, -0.6], None), ([0.3, 0.7, -1.1, 1.9, -0.6], AmongNew(4.0, 0.8, 0.3))],
     ids=["without words", "with words", "with what first choices say"],
 )
 def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(
-    monkeypatch: pytest.MonkeyPatch, point: list[float], believed: AmongNew | None
+    monkeypatch: pytest.MonkeyPatch, point: list[float], among_new: AmongNew | None
 ) -> None:
     queries, items, positive, bias, never = planted(Calibration(1.2, 0.8, -1.0), 101)
     known = [np.array([row % ITEMS, (3 * row) % ITEMS, -1]) for row in range(101)]
     bias = bias - bias.mean()
-    said = codes(101) if len(point) == 5 else None
+    said = replace(codes(101), among_new=among_new) if len(point) == 5 else None
     deviation = np.array([1, 1, 3, 5, 5])
 
     def oracle(point: NDArray[np.float64]) -> float:
         away = point - [0, 1, 0, 0, 0][: len(point)]
         total = ((away / deviation[: len(point)]) ** 2).sum() / 2
-        if believed is not None:
+        if among_new is not None:
             total += ((point[3] + point[4] + np.exp(point[0]) * 0.8 - 4.0) / 0.3) ** 2 / 2
         for row, own in enumerate(positive):
             logits = np.exp(point[0]) * (items.astype(float) @ queries[row]) + point[1] * bias.astype(float) + point[2] * never
@@ -143,7 +144,7 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(
         return float(total) / 101
 
     monkeypatch.setattr(module, "_CELLS_AT_ONCE", 7 * ITEMS)
-    problem = module._Likelihood(queries, items, positive, bias, never, known, said, believed)
+    problem = module._Likelihood(queries, items, positive, bias, never, known, said)
     at = np.array(point)
     value, slope = problem.value(at)
     assert value == pytest.approx(oracle(at), rel=1e-5)
@@ -410,10 +411,38 @@ def test_choices_that_are_not_judged_are_not_looked_at(tmp_path: Path) -> None:
     bias = corpus.vector[:, dim] / temperature
     asked = queries[:, :dim] / temperature, corpus.vector[:, :dim], examples.item_row.astype(np.int64), bias, kept.never
     said = Codes(queries[:, dim + 1 :], dataset.item_codes)
-    believed = _of_first_choices(kept, said, *asked[:2], learner.model.history_last)
-    expected = likeliest(*asked, seen_items(examples.queries), codes=said, believed=believed)
+    left_out = seen_items(examples.queries)
+    expected = likeliest(*asked, left_out, codes=said)
     found = calibrate(learner, kept, settings)
     assert (found["scale"], found["popularity"], found["level"]) == pytest.approx(
         (expected.scale, expected.popularity, expected.level), rel=1e-3
     )
     assert likeliest(*asked, codes=said).scale != pytest.approx(expected.scale, rel=1e-2)
+
+
+@pytest.mark.parametrize("seen_items", ["rank", "exclude_seed"])
+def test_first_choices_are_asked_where_popularity_is_no_part_of_words(tmp_path: Path, seen_items: Literal["rank", "exclude_seed"]) -> None:
+    learner, kept, config = learned(tmp_path, "recent")
+    settings = msgspec.structs.replace(config.evaluate, seen_items=seen_items)
+    model, tables, dataset = learner.model, learner.tables.weights, kept.dataset
+    examples = kept.examples.take(np.flatnonzero((kept.examples.weight > 0) & is_tested(kept.examples, settings)))
+    corpus = encode_corpus(model, tables, dataset.item_features, codes=dataset.item_codes)
+    queries = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
+    temperature, dim, codes = np.float32(model.temperature.detach()), model.settings.hidden[-1], dataset.item_codes
+    assert codes is not None
+    choices = first_choices(kept.fit, codes, model.history_last, settings)
+    assert choices is not None
+    alone = words_alone(choices, codes)
+    assert alone is not None
+    towers = {"queries": queries[:, :dim] / temperature, "items": corpus.vector[:, :dim]}
+    left_out = unlisted(examples.queries, settings)
+    beta = beside_words(alone[0], queries[:, dim + 1 :], codes, **towers, new=kept.never, left_out=left_out)
+    found = calibrate(learner, kept, settings)["among_new"]
+    assert found == pytest.approx(asdict(believed(*alone, beta)), rel=1e-4)
+
+
+def test_first_choices_are_not_asked_of_learned_popularity_nor_without_new_items(tmp_path: Path) -> None:
+    learner, kept, config = learned(tmp_path, "learned")
+    assert "among_new" not in calibrate(learner, kept, config.evaluate)
+    learner, kept, config = learned(tmp_path, "recent")
+    assert "among_new" not in calibrate(learner, replace(kept, never=np.zeros_like(kept.never)), config.evaluate)

@@ -18,7 +18,8 @@ published as such; but where the bias is recent popularity, it has its own.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from shortlist.dataset import Dataset
 from shortlist.encode import codes_for, encode_corpus, encode_queries
 from shortlist.features.arrays import Ids
-from shortlist.first_choices import AmongNew, among_new, first_choices, words_alone
+from shortlist.first_choices import AmongNew, believed, beside_words, first_choices, words_alone
 from shortlist.held_out import HeldOut, id_vocabulary, is_calibrated, unknown_row
 from shortlist.learner import Learner
 from shortlist.likeliest import Calibration, Codes, likeliest
@@ -60,13 +61,13 @@ def calibrate(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -
     is_fitted = is_calibrated(learner) and len(held_out.examples) > 0
     if model.id_feature is None or not (is_recent or is_fitted):
         return {}
-    calibration = Calibration()
+    calibration, among_new = Calibration(), None
     if is_fitted:
         if is_recent:
             fit = held_out.fit
             _set_biases(learner, held_out.dataset, fit_prior(fit.item_row, fit.time, fit.weight, size))
-        calibration = _of_held_out(learner, held_out, settings)
-    facts: dict[str, Any] = asdict(calibration)
+        calibration, among_new = _of_held_out(learner, held_out, settings)
+    facts: dict[str, Any] = {**asdict(calibration), **({} if among_new is None else {"among_new": asdict(among_new)})}
     _forget_noise(learner, held_out)
     if is_recent:
         prior = fit_prior(train.item_row, train.time, train.weight, size)
@@ -76,14 +77,14 @@ def calibrate(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -
     return {**facts, "temperature": float(model.temperature.detach())}
 
 
-def _of_held_out(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -> Calibration:
-    """What the held-out choices ask for; of many, as many as fit speak, evenly spread."""
+def _of_held_out(learner: Learner, held_out: HeldOut, settings: EvaluateSettings) -> tuple[Calibration, AmongNew | None]:
+    """What the held-out choices ask for, and what first choices had said; of many, as many as fit speak, evenly spread."""
     examples = held_out.examples
     rewarded = examples.take(np.flatnonzero(examples.weight > 0))
     tested = rewarded.take(np.flatnonzero(is_tested(rewarded, settings)))
     examples = tested if len(tested) else rewarded  # a positive is never left out
     if not len(examples):
-        return Calibration()
+        return Calibration(), None
     count = min(len(examples), max(_FEWEST_QUERIES, _MOST_CELLS // len(held_out.never)))
     examples = examples.take(np.linspace(0, len(examples) - 1, count).astype(np.int64))
     model, tables, dataset = learner.model, learner.tables.weights, held_out.dataset
@@ -91,27 +92,40 @@ def _of_held_out(learner: Learner, held_out: HeldOut, settings: EvaluateSettings
     corpus = encode_corpus(model, tables, dataset.item_features, codes=codes)
     queries = encode_queries(model, tables, examples.queries, user_features=dataset.user_features, embedding=corpus.embedding)
     temperature, dim = np.float32(model.temperature.detach()), model.settings.hidden[-1]
-    towers = (queries[:, :dim] / temperature, corpus.vector[:, :dim])
+    towers, left_out = (queries[:, :dim] / temperature, corpus.vector[:, :dim]), unlisted(examples.queries, settings)
     matches = None if codes is None else Codes(queries[:, dim + 1 :], codes)
-    return likeliest(
+    if matches is not None and has_recent_popularity(model.settings):  # learned popularity goes along with words as well
+        among_new = _of_first_choices(held_out, matches, towers, model.history_last, settings, left_out)
+        matches = replace(matches, among_new=among_new)
+    found = likeliest(
         *towers,
         examples.item_row.astype(np.int64),
         corpus.vector[:, dim] / temperature,
         held_out.never,
-        unlisted(examples.queries, settings),
+        left_out,
         codes=matches,
-        believed=None if matches is None else _of_first_choices(held_out, matches, *towers, model.history_last),
     )
+    return found, None if matches is None else matches.among_new
 
 
 def _of_first_choices(
-    held_out: HeldOut, codes: Codes, queries: NDArray[np.float32], items: NDArray[np.float32], history_last: int
+    held_out: HeldOut,
+    codes: Codes,
+    towers: tuple[NDArray[np.float32], NDArray[np.float32]],
+    history_last: int,
+    settings: EvaluateSettings,
+    left_out: Sequence[NDArray[np.int64]] | None,
 ) -> AmongNew | None:
-    """What the first choices among those learned from say of the items that none of them chose; None where there are none."""
-    choices, new = first_choices(held_out.fit, codes.items, history_last), held_out.never
-    if choices is None or not new.any():
+    """What the first choices among those learned from say of the items that none of them chose; None where they say nothing."""
+    if not held_out.never.any():
         return None
-    return among_new(*words_alone(choices, codes.items), codes.queries, codes.items[new], queries, items[new])
+    choices = first_choices(held_out.fit, codes.items, history_last, settings)
+    found = None if choices is None else words_alone(choices, codes.items)
+    if found is None:
+        return None
+    (mu, error), (queries, items) = found, towers
+    beta = beside_words(mu, codes.queries, codes.items, queries=queries, items=items, new=held_out.never, left_out=left_out)
+    return believed(mu, error, beta)
 
 
 @torch.no_grad()

@@ -36,10 +36,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Codes:
-    """What queries show, (N, m), and what is said of items, (M, m): their products are <q, c>."""
+    """What queries show, (N, m), and what is said of items, (M, m): their products are <q, c>.
+
+    among_new   what first choices say of (s, m, m'); None = nothing
+    """
 
     queries: NDArray[np.float32]
     items: NDArray[np.float32]
+    among_new: AmongNew | None = None
 
 
 def likeliest(
@@ -51,7 +55,6 @@ def likeliest(
     left_out: Sequence[NDArray[np.int64]] | None = None,
     *,
     codes: Codes | None = None,
-    believed: AmongNew | None = None,
 ) -> Calibration:
     """The calibration under which the positives were likeliest among the items.
 
@@ -61,9 +64,8 @@ def likeliest(
     never        (M,) items that were never chosen
     left_out     rows of items that are no alternatives, by query, -1 = none; None = all are
     codes        of the same queries and items; None = they do not match by words
-    believed     what first choices say of m and m' (first_choices.py); None = nothing
     """
-    problem = _Likelihood(queries, items, positive, bias, never, left_out, codes, believed)
+    problem = _Likelihood(queries, items, positive, bias, never, left_out, codes)
     until = {"gtol": _FLAT, "maxiter": 50}
     start = _BELIEVED[: problem.size]
     found = minimize(problem.value, start, jac=True, hess=problem.hessian, method="trust-exact", options=until).x
@@ -82,14 +84,13 @@ class _Likelihood:
         never: NDArray[np.bool_],
         left_out: Sequence[NDArray[np.int64]] | None,
         codes: Codes | None,
-        believed: AmongNew | None = None,
     ) -> None:
         """As `likeliest` takes them."""
         self.positive, self.left_out = torch.from_numpy(positive), left_out
         self.sides = [(torch.from_numpy(queries), torch.from_numpy(items))]
         if codes is not None:
             self.sides.append((torch.from_numpy(codes.queries), torch.from_numpy(codes.items)))
-        self.size, self.believed = 3 if codes is None else 5, believed
+        self.size, self.among_new = (3, None) if codes is None else (5, codes.among_new)
         self.terms = torch.from_numpy(np.stack([bias - bias.mean(), never.astype(np.float32)], axis=1))  # (M, 2) b, n
         self._point, self._hessian = np.full(self.size, np.nan), np.eye(self.size)
 
@@ -112,12 +113,12 @@ class _Likelihood:
     def _with_belief(
         self, point: NDArray[np.float64], total: float, gradient: NDArray[np.float64], curvature: NDArray[np.float64]
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """The same with what is believed of m + m' + s beta, beta = `believed.beside`."""
-        if self.believed is None:
+        """The same with what is believed of m + m' + s beta, beta = `among_new.beside`."""
+        if self.among_new is None:
             return total, gradient, curvature
-        of_towers = float(np.exp(point[0])) * self.believed.beside
+        of_towers = float(np.exp(point[0])) * self.among_new.beside
         along = np.array([of_towers, 0.0, 0.0, 1.0, 1.0])
-        away, certainty = of_towers + point[3] + point[4] - self.believed.total, self.believed.deviation**-2
+        away, certainty = of_towers + point[3] + point[4] - self.among_new.total, self.among_new.deviation**-2
         bent = np.outer(along, along)
         bent[0, 0] += away * of_towers
         return total + certainty * away**2 / 2, gradient + certainty * away * along, curvature + certainty * bent
