@@ -136,16 +136,18 @@ def test_items_match_by_their_words_where_the_model_says_so(world: World) -> Non
     """A published bundle has the codes, an unknown item too; what a query shows meets them behind the bias."""
     match = world.run.config.model.match_dim
     content = world.bundle.item_encoder.content
-    assert world.bundle.embeddings.shape[1] == 11 + (content.width if content is not None else 0)
+    assert world.bundle.embeddings.shape[1] == 11 + (content.width + 1 if content is not None else 0)
     assert (content is None) is (match == 0)
     if content is None:
         return
     assert content.width == (match if match == 6 else len(content.words))
     new = world.bundle.items.frame[:1].with_columns(pl.lit("never seen").alias(world.bundle.items.id_column))
     embedding, vector = world.bundle.encode_items(new)
-    np.testing.assert_allclose(embedding[0, 11:], world.bundle.embeddings[0, 11:], atol=1e-6)
+    np.testing.assert_allclose(embedding[0, 11:-1], world.bundle.embeddings[0, 11:-1], atol=1e-6)
+    np.testing.assert_array_equal(world.bundle.embeddings[:, -1], world.bundle.vectors[:, 11])  # how popular a query is shown it to be
+    assert embedding[0, -1] == vector[0, 11]
     counts = world.bundle.tables["item/item_id#match"]
-    np.testing.assert_allclose(vector[0, 12:], counts[1] * embedding[0, 11:], atol=1e-6)  # as one of the unknown
+    np.testing.assert_allclose(vector[0, 12:], counts[1] * embedding[0, 11:-1], atol=1e-6)  # as one of the unknown
     assert len(set(counts[:, 0].tolist())) == 2 and counts.any()
 
 
@@ -171,7 +173,7 @@ def test_items_that_share_no_word_are_trained_published_and_asked(tmp_path: Path
     run = train_run(project, project.log, tmp_path / "run", log_to=silent)
     assert run.item_encoder.content is not None and run.item_encoder.content.width == 0
     bundle = open_bundle(publish_run(run, tmp_path / "store").folder)
-    assert bundle.embeddings.shape[1] == 11 and bundle.vectors.shape[1] == 12
+    assert bundle.embeddings.shape[1] == 12 and bundle.vectors.shape[1] == 12
     np.testing.assert_allclose(bundle.encode_items(bundle.items.frame)[1], bundle.vectors, atol=2e-6)
     queries = make_dataset(project, project.log).train.queries
     vectors = bundle.encode_queries(queries)

@@ -21,6 +21,7 @@ from shortlist.dataset import Dataset
 from shortlist.encode import codes_for, encode_corpus, encode_queries
 from shortlist.errors import ConfigError
 from shortlist.features.content_codes import shown_codes
+from shortlist.features.shown_popularity import popularity_factor, shown_popularity
 from shortlist.first_choices import AmongNew, believed, beside_words, first_choices, words_alone
 from shortlist.held_out import HeldOut, held_out
 from shortlist.learner import Learner
@@ -40,6 +41,14 @@ def codes(queries: int) -> Codes:
     return Codes(random.standard_normal((queries, WORDS), np.float32) / 2, random.standard_normal((ITEMS, WORDS), np.float32))
 
 
+def shown(queries: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Seeds and histories, some of which show nothing."""
+    random = np.random.default_rng(19)
+    seed, history = random.integers(-1, ITEMS, queries), np.sort(random.integers(-ITEMS, ITEMS, (queries, 3)))[:, ::-1]
+    seed[::7] = history[::7] = -1
+    return seed, np.maximum(history, -1)
+
+
 def planted(calibration: Calibration, queries: int = QUERIES, seed: int = 7) -> tuple[NDArray[np.float32], ...]:
     """(queries, items, positives, bias, never): choices drawn by the softmax of these numbers, the `codes` of so many queries included."""
     random = np.random.default_rng(seed)
@@ -47,7 +56,10 @@ def planted(calibration: Calibration, queries: int = QUERIES, seed: int = 7) -> 
     bias = np.log(random.dirichlet(np.ones(ITEMS))).astype(np.float32)
     never = np.arange(ITEMS) % 7 == 3
     bias[never] = bias.mean()
-    logits = calibration.scale * (asked @ items.T) + calibration.popularity * bias + calibration.level * never
+    published = calibration.popularity * bias + calibration.level * never
+    g = shown_popularity((published - published.mean()).astype(np.float32), *shown(queries))
+    factor = popularity_factor(np.array([calibration.taste, calibration.shown], np.float32), g)
+    logits = calibration.scale * (asked @ items.T) + factor[:, None] * published
     said = codes(queries)
     logits += (calibration.match + calibration.match_of_never * never) * (said.queries @ said.items.T)
     chosen = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)  # draws by the softmax
@@ -69,6 +81,29 @@ def test_planted_numbers_of_words_are_found() -> None:
     assert (found.scale, found.popularity, found.level) == pytest.approx((0.8, 0.6, -0.5), abs=0.15)
     assert (found.match, found.match_of_never) == pytest.approx((0.7, 0.9), abs=0.2)
     assert likeliest(*asked).match == 0  # nothing is said of items that do not match by words
+
+
+@pytest.mark.parametrize("level", [-0.5, -2.0])
+def test_a_planted_taste_for_popularity_is_found(level: float) -> None:
+    asked = planted(Calibration(0.8, 0.6, level, 0.7, 0.9, taste=0.9, shown=-0.3), 3 * QUERIES)
+    said = replace(codes(3 * QUERIES), shown=shown(3 * QUERIES))
+    found = likeliest(*asked, codes=said)
+    # where g_0 lies is for r = 1 alone to say: what is compared is the factor of a query
+    published = 0.6 * asked[3] + level * asked[4]
+    g = np.nan_to_num(shown_popularity((published - published.mean()).astype(np.float32), *shown(997)))
+    truth, mine = 1 + 0.9 * (g + 0.3), (1 + found.taste * (g - found.shown)) * found.popularity / 0.6
+    assert np.abs(mine - truth).mean() < 0.1 * np.abs(truth - 1).mean() + 0.05
+    assert (found.match, found.match_of_never) == pytest.approx((0.7, 0.9), abs=0.15)
+    without = likeliest(*asked, codes=codes(3 * QUERIES))
+    assert (without.taste, without.shown) == (0, 0)
+
+
+def test_queries_that_show_nothing_leave_the_taste_as_it_was() -> None:
+    asked = planted(Calibration(0.8, 0.6, -0.5, 0.7, 0.9), 211)
+    nothing = (np.full(211, -1), np.full((211, 3), -1))
+    found, plain = likeliest(*asked, codes=replace(codes(211), shown=nothing)), likeliest(*asked, codes=codes(211))
+    assert found.taste == pytest.approx(0, abs=1e-6)
+    assert (found.scale, found.popularity, found.level) == pytest.approx((plain.scale, plain.popularity, plain.level), abs=1e-2)
 
 
 def test_what_first_choices_say_speaks_where_held_out_choices_are_few() -> None:
@@ -118,8 +153,13 @@ def test_what_no_list_holds_is_no_alternative() -> None:
 
 @pytest.mark.parametrize(
     ("point", "among_new"),
-    [([0.3, 0.7, -1.1], None), ([0.3, 0.7, -1.1, 1.9, -0.6], None), ([0.3, 0.7, -1.1, 1.9, -0.6], AmongNew(4.0, 0.8, 0.3))],
-    ids=["without words", "with words", "with what first choices say"],
+    [
+        ([0.3, 0.7, -1.1], None),
+        ([0.3, 0.7, -1.1, 1.9, -0.6], None),
+        ([0.3, 0.7, -1.1, 1.9, -0.6], AmongNew(4.0, 0.8, 0.3)),
+        ([0.3, 0.7, -1.1, 1.9, -0.6, 0.4], AmongNew(4.0, 0.8, 0.3)),
+    ],
+    ids=["without words", "with words", "with what first choices say", "with taste"],
 )
 def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(
     monkeypatch: pytest.MonkeyPatch, point: list[float], among_new: AmongNew | None
@@ -127,16 +167,19 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(
     queries, items, positive, bias, never = planted(Calibration(1.2, 0.8, -1.0), 101)
     known = [np.array([row % ITEMS, (3 * row) % ITEMS, -1]) for row in range(101)]
     bias = bias - bias.mean()
-    said = replace(codes(101), among_new=among_new) if len(point) == 5 else None
-    deviation = np.array([1, 1, 3, 5, 5])
+    said = replace(codes(101), among_new=among_new, shown=shown(101) if len(point) == 6 else None) if len(point) > 3 else None
+    deviation = np.array([1, 1, 3, 5, 5, 1])
+    g = shown_popularity(bias - np.float32(1.7) * never + np.float32(1.7 * never.mean()), *shown(101))
+    g = np.where(np.isnan(g), 0, g - np.nanmean(g))
 
     def oracle(point: NDArray[np.float64]) -> float:
-        away = point - [0, 1, 0, 0, 0][: len(point)]
+        away = point - [0, 1, 0, 0, 0, 0][: len(point)]
         total = ((away / deviation[: len(point)]) ** 2).sum() / 2
         if among_new is not None:
             total += ((point[3] + point[4] + np.exp(point[0]) * 0.8 - 4.0) / 0.3) ** 2 / 2
         for row, own in enumerate(positive):
-            logits = np.exp(point[0]) * (items.astype(float) @ queries[row]) + point[1] * bias.astype(float) + point[2] * never
+            factor = 1 + point[5] * g[row] if len(point) == 6 else 1
+            logits = np.exp(point[0]) * (items.astype(float) @ queries[row]) + factor * (point[1] * bias.astype(float) + point[2] * never)
             if said is not None:
                 logits += (point[3] + point[4] * never) * (said.items.astype(float) @ said.queries[row])
             open_to = [item for item in range(ITEMS) if item == own or item not in known[row]]
@@ -145,6 +188,7 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(
 
     monkeypatch.setattr(module, "_CELLS_AT_ONCE", 7 * ITEMS)
     problem = module._Likelihood(queries, items, positive, bias, never, known, said)
+    problem.look_at_shown(level=-1.7)
     at = np.array(point)
     value, slope = problem.value(at)
     assert value == pytest.approx(oracle(at), rel=1e-5)
@@ -169,25 +213,25 @@ def learned(folder: Path, popularity: str, **train: object) -> tuple[Learner, He
 
 
 def scores(learner: Learner, dataset: Dataset) -> tuple[NDArray[np.float64], ...]:
-    """(N, M) what is searched, over T: of the towers, (M,) of the bias, and (N, M) of words in common."""
+    """(N, M) what is searched, over T: of the towers, (M,) of the bias, (N, M) of words in common, and (N,) what popularity counts."""
     model, tables = learner.model, learner.tables.weights
     corpus = encode_corpus(model, tables, dataset.item_features, codes=dataset.item_codes)
     queries = encode_queries(model, tables, dataset.train.queries, user_features=dataset.user_features, embedding=corpus.embedding)
     temperature, dim = float(model.temperature.detach()), model.settings.hidden[-1]
     queries, items = queries.astype(float), corpus.vector / temperature
-    return queries[:, :dim] @ items[:, :dim].T, items[:, dim], queries[:, dim + 1 :] @ items[:, dim + 1 :].T
+    return queries[:, :dim] @ items[:, :dim].T, items[:, dim], queries[:, dim + 1 :] @ items[:, dim + 1 :].T, queries[:, dim]
 
 
 @pytest.mark.parametrize("popularity", ["learned", "recent"])
 def test_what_is_searched_has_the_numbers_in_it(tmp_path: Path, popularity: str) -> None:
     learner, kept, config = learned(tmp_path, popularity)
     dataset = learner.dataset
-    similarity, bias, words = scores(learner, dataset)
-    assert not words.any()
+    similarity, bias, words, factor = scores(learner, dataset)
+    assert not words.any() and (factor == 1).all()
     found = calibrate(learner, kept, config.evaluate)
     assert found["scale"] != 1
     assert found["level"] != 0
-    similarity_after, bias_after, words_after = scores(learner, dataset)
+    similarity_after, bias_after, words_after, factor = scores(learner, dataset)
     np.testing.assert_allclose(similarity_after, found["scale"] * similarity, rtol=2e-3, atol=1e-3)
     never = dataset.item_counts == 0
     if popularity == "recent":
@@ -196,10 +240,15 @@ def test_what_is_searched_has_the_numbers_in_it(tmp_path: Path, popularity: str)
         bias[never] = np.log(prior.share[never].mean())
     expected = found["popularity"] * bias + found["level"] * never
     np.testing.assert_allclose(bias_after - bias_after.mean(), expected - expected.mean(), atol=2e-3)
-    shown = shown_codes(dataset.item_codes, dataset.train.queries.seed_row, dataset.train.queries.newest_first(learner.model.history_last))
+    rows = (dataset.train.queries.seed_row, dataset.train.queries.newest_first(learner.model.history_last))
+    of_shown = shown_codes(dataset.item_codes, *rows)
     assert min(abs(found["match"]), abs(found["match_of_never"])) > 0
     counts = found["match"] + found["match_of_never"] * never
-    np.testing.assert_allclose(words_after, counts * (shown @ dataset.item_codes.T), atol=1e-3)
+    np.testing.assert_allclose(words_after, counts * (of_shown @ dataset.item_codes.T), atol=1e-3)
+    assert (found["taste"] != 0) is (popularity == "recent")
+    taste = np.array([found["taste"], found["shown"]], np.float32)
+    expected = popularity_factor(taste, shown_popularity((bias_after - bias_after.mean()).astype(np.float32), *rows))
+    np.testing.assert_allclose(factor, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("train", [{"validation_fraction": 0.0}, {"calibrate": False}], ids=str)

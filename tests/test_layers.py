@@ -50,6 +50,7 @@ ORDER = (
     "decomposition",
     "features/content_words",
     "features/content_codes",
+    "features/shown_popularity",
     "features/encoder",
     "features/lookup",
     # the project -> queries and examples

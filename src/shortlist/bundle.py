@@ -24,6 +24,7 @@ from shortlist.features.arrays import FeatureArray, columns_from_flat
 from shortlist.features.content_codes import shown_codes
 from shortlist.features.encoder import TableEncoder, open_encoder
 from shortlist.features.lookup import look_up
+from shortlist.features.shown_popularity import TASTE, popularity_factor, shown_popularity
 from shortlist.index.contract import Index
 from shortlist.index.kinds import open_index
 from shortlist.manifest import verify_version
@@ -58,7 +59,9 @@ class Bundle:
     popularity: NDArray[np.int64] | None  # (M,) how often training saw each item chosen; None in older bundles
     queries: NDArray[np.float32] | None  # (N, S) vectors of held-out queries, to judge an index by; None in older bundles
     tables: dict[str, NDArray[np.float32]]
-    embeddings: NDArray[np.float32]  # (M, D + m) what queries see of an item, and its content code, of width m or 0
+    embeddings: NDArray[
+        np.float32
+    ]  # (M, D), or (M, D + m + 1) where items match: what queries see of one, its code, its bias as in `vectors`
     vectors: NDArray[np.float32]  # (M, S) what is searched
     index: Index
     query_tower: onnxruntime.InferenceSession
@@ -78,7 +81,7 @@ class Bundle:
         return np.concatenate(vectors)
 
     def encode_items(self, frame: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(embeddings (n, D + m), vectors (n, S)) of the items in `frame`, known to training or not."""
+        """(embeddings (n, D or D + m + 1), vectors (n, S)) of the items in `frame`, known to training or not."""
         columns = self.item_encoder.encode(frame)
         inputs = (
             look_up(columns, self.tables, "item", frame.height),
@@ -89,8 +92,8 @@ class Bundle:
         codes = self.item_encoder.codes(frame)
         if codes is None:
             return embedding, vector
-        counts = self._of_ids(columns, "#match", 1)
-        return np.concatenate([embedding, codes], axis=1), np.concatenate([vector, counts * codes], axis=1)
+        counts, bias = self._of_ids(columns, "#match", 1), vector[:, self.dim :]
+        return np.concatenate([embedding, codes, bias], axis=1), np.concatenate([vector, counts * codes], axis=1)
 
     def _of_ids(self, columns: dict[str, FeatureArray], suffix: str, width: int) -> NDArray[np.float32]:
         """(n, width) rows of a table that goes by item ids; zeros where the model has none."""
@@ -106,7 +109,7 @@ class Bundle:
         if not self.query_encoder.history_last:
             history[:] = -1
         present = history >= 0
-        embeddings, codes = self.embeddings[:, : self.dim], self.embeddings[:, self.dim :]
+        embeddings = self.embeddings[:, : self.dim]
         remembered = embeddings[np.maximum(history, 0)] * present[:, :, None]  # (n, L, D)
         has_seed = (queries.seed_row >= 0)[:, None].astype(np.float32)
         seed = embeddings[np.maximum(queries.seed_row, 0)] * has_seed
@@ -115,7 +118,12 @@ class Bundle:
         inputs = (seed, has_seed, remembered, present.astype(np.float32), x)
         (vector,) = self.query_tower.run(list(QUERY_OUTPUTS), dict(zip(QUERY_INPUTS, inputs, strict=True)))
         vector = np.asarray(vector, np.float32)
-        return np.concatenate([vector, shown_codes(codes, queries.seed_row, history)], axis=1) if codes.shape[1] else vector
+        if self.item_encoder.content is None:
+            return vector
+        shown = shown_popularity(self.embeddings[:, -1], queries.seed_row, history)
+        factor = popularity_factor(self.tables[TASTE][0], shown)[:, None]
+        codes = shown_codes(self.embeddings[:, self.dim : -1], queries.seed_row, history)
+        return np.concatenate([vector[:, : self.dim], factor, codes], axis=1)
 
 
 def open_current(store: Path) -> Bundle:
@@ -189,10 +197,12 @@ def _check_shapes(folder: Path, bundle: Bundle) -> None:
     counts = f"item/{bundle.item_encoder.id_feature()}#match"
     if content is not None and counts not in bundle.tables:
         raise BundleError(f"{folder / 'tables'} must say in {counts!r} what matches count: it is missing; publish again")
-    count, dim = len(bundle.items), bundle.dim + (0 if content is None else content.width)
-    width = dim + bundle.config.model.item_bias
+    if content is not None and (TASTE not in bundle.tables or bundle.tables[TASTE].shape != (1, 2)):
+        raise BundleError(f"{folder / 'tables'} must say in {TASTE!r}, (1, 2), what popularity counts; publish again")
+    count, matched = len(bundle.items), 0 if content is None else content.width
+    width = bundle.dim + bundle.config.model.item_bias + matched
     expected: dict[str, tuple[NDArray[Any] | None, str, tuple[int, ...]]] = {
-        "embeddings.npy": (bundle.embeddings, "f4", (count, dim)),
+        "embeddings.npy": (bundle.embeddings, "f4", (count, bundle.dim + matched + (content is not None))),
         "vectors.npy": (bundle.vectors, "f4", (count, width)),
         "popularity.npy": (bundle.popularity, "i8", (count,)),
         "queries.npy": (bundle.queries, "f4", (0 if bundle.queries is None else len(bundle.queries), width)),

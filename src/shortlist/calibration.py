@@ -1,6 +1,6 @@
-"""The last act of training: five numbers that the choices held out are asked for, because training cannot know them.
+"""The last act of training: six numbers that the choices held out are asked for, because training cannot know them.
 
-    logits = s <u, v> / T + a b(i) + d n(i) + (m + m' n(i)) <q, c(i)>        n(i) = 1 where nobody chose the item, else 0
+    logits = s <u, v> / T + r(q) (a b(i) + d n(i)) + (m + m' n(i)) <q, c(i)>        n(i) = 1 where nobody chose the item, else 0
 
 s       how much the towers say: towers that learned little from a small log get a small say, those that learn on get a louder one
 a       how much popularity says (the bias b; with `model.popularity` = "recent" the log share of late, prior.py)
@@ -9,11 +9,13 @@ d       the level of items that nobody chose. They are never a positive, so that
         level. But held-out choices fall on items that had not been chosen before, and how often they do says it.
 m, m'   how much it says that an item has words in common with what the query shows (features/content_codes.py), and how much more
         where nothing else is known of the item; of that the first choices of all items say something as well (first_choices.py)
+tau     how much less popularity says to who was shown what is not popular: r(q) = 1 + tau (g(q) - g_0), features/shown_popularity.py;
+        where popularity is recent, and items match by words
 
 The numbers are those under which the held-out choices are likeliest, by the softmax over the whole corpus; each choice that is
-rewarded counts once, as in evaluation. They end in the temperature, the biases, the bias of the unknown ids and the table of matches:
-search stays one inner product. Of an item that only held-out choices chose no more is learned than of one that nobody chose, and it is
-published as such; but where the bias is recent popularity, it has its own.
+rewarded counts once, as in evaluation. They end in the temperature, the biases, the bias of the unknown ids, and the tables of matches
+and of taste: search stays one inner product. Of an item that only held-out choices chose no more is learned than of one that nobody
+chose, and it is published as such; but where the bias is recent popularity, it has its own.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from numpy.typing import NDArray
 from shortlist.dataset import Dataset
 from shortlist.encode import codes_for, encode_corpus, encode_queries
 from shortlist.features.arrays import Ids
+from shortlist.features.shown_popularity import TASTE
 from shortlist.first_choices import AmongNew, believed, beside_words, first_choices, words_alone
 from shortlist.held_out import HeldOut, id_vocabulary, is_calibrated, unknown_row
 from shortlist.learner import Learner
@@ -96,7 +99,8 @@ def _of_held_out(learner: Learner, held_out: HeldOut, settings: EvaluateSettings
     matches = None if codes is None else Codes(queries[:, dim + 1 :], codes)
     if matches is not None and has_recent_popularity(model.settings):  # learned popularity goes along with words as well
         among_new = _of_first_choices(held_out, matches, towers, model.history_last, settings, left_out)
-        matches = replace(matches, among_new=among_new)
+        shown = (examples.queries.seed_row, examples.queries.newest_first(model.history_last))
+        matches = replace(matches, among_new=among_new, shown=shown)
     found = likeliest(
         *towers,
         examples.item_row.astype(np.int64),
@@ -158,6 +162,12 @@ def _apply(learner: Learner, never: NDArray[np.bool_], found: Calibration) -> No
         match[unknown.start : unknown.stop] += found.match_of_never
         match[torch.from_numpy(known)] += found.match_of_never
         match *= model.temperature
+    if found.taste:
+        ids = dataset.item_features[model.id_feature]
+        assert isinstance(ids, Ids)
+        mean = float(table[torch.from_numpy(ids.values), 0].mean())  # over the corpus: recent popularity is in this table alone
+        temperature = float(model.temperature.detach())  # published biases are T times as large
+        learner.tables.weights[TASTE].copy_(torch.tensor([[found.taste / temperature, temperature * (found.shown + mean)]]))
 
 
 def _known_rows(dataset: Dataset, name: str, items: NDArray[np.bool_]) -> NDArray[np.int64]:

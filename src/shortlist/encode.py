@@ -3,7 +3,8 @@
 The vectors that come out are those that are searched: their inner product orders items as the model's logits do.
 
     of an item:   [v, T b, w c]     v of its tower, b its bias, c its content code (features/content_codes.py), w = T m what that counts
-    of a query:   [u, 1,   q]       u of its tower, q the codes of what it shows, added up by age, of length 1, or 0 where it shows nothing
+    of a query:   [u, r,   q]       u of its tower, q the codes of what it shows, added up by age, of length 1, or 0 where it shows nothing;
+                                    r what popularity counts for it (features/shown_popularity.py), 1 without codes
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from shortlist.dataset import Dataset, Examples
 from shortlist.features.arrays import FeatureArray
 from shortlist.features.content_codes import shown_codes
 from shortlist.features.encoder import TableEncoder
+from shortlist.features.shown_popularity import TASTE, popularity_factor, shown_popularity
 from shortlist.id_places import row_blocks
 from shortlist.losses import full_softmax_loss
 from shortlist.queries import Queries
@@ -38,7 +40,7 @@ _FARTHEST_LEVEL = 30.0  # nats
 class Corpus:
     """Every item of a catalogue, encoded."""
 
-    embedding: NDArray[np.float32]  # (M, D + m) what queries see of an item (seed, history), and its code of width m, or 0
+    embedding: NDArray[np.float32]  # (M, D), or (M, D + m + 1) where items match: what queries see of one (seed, history), its code, T b
     vector: NDArray[np.float32]  # (M, S) what is searched; S = D, and 1 for item biases, and m
 
 
@@ -68,7 +70,7 @@ def encode_corpus(
     into   an encoded corpus of the same shape, which is overwritten; None: new memory, which the system has to find and clear first
     """
     count = len(next(iter(item_features.values())))
-    corpus = _empty(model, count, 0 if codes is None else codes.shape[1]) if into is None else into
+    corpus = _empty(model, count, None if codes is None else codes.shape[1]) if into is None else into
 
     def encode(rows: slice) -> None:
         columns = {name: column.cut(rows) for name, column in item_features.items()}
@@ -81,7 +83,7 @@ def encode_corpus(
 def encode_catalogue(model: TwoTower, tables: Tables, encoder: TableEncoder, frame: pl.DataFrame) -> Corpus:
     """All items of a table, whose features are made block by block: beside the vectors it takes the memory of some blocks."""
     matches = encoder.content is not None and bool(model.settings.match_dim)
-    corpus = _empty(model, frame.height, encoder.content.width if encoder.content is not None and matches else 0)
+    corpus = _empty(model, frame.height, encoder.content.width if encoder.content is not None and matches else None)
 
     def encode(rows: slice) -> None:
         columns, codes = encoder.encode_rows(frame, rows), encoder.codes(frame[rows]) if matches else None
@@ -103,8 +105,9 @@ def _fill(
     dim = items.vector.shape[1]
     corpus.embedding[rows, :dim] = items.embedding.numpy()
     if codes is not None:
-        corpus.embedding[rows, dim:] = codes
-        assert model.id_feature is not None
+        assert model.id_feature is not None and items.bias is not None
+        corpus.embedding[rows, dim:-1] = codes
+        corpus.embedding[rows, -1] = (items.bias * model.temperature).numpy()
         counts = tables[f"item/{model.id_feature}{MATCH}"].numpy()[columns[model.id_feature].values]  # (n, 1)
         corpus.vector[rows, corpus.vector.shape[1] - codes.shape[1] :] = counts * codes  # the codes may have no width
     corpus.vector[rows, :dim] = items.vector.numpy()
@@ -127,10 +130,11 @@ def _in_threads(work: Callable[[slice], None], blocks: Iterable[slice]) -> None:
         torch.set_num_threads(threads)  # what threads to come start with is one number for all
 
 
-def _empty(model: TwoTower, count: int, match: int) -> Corpus:
-    """Room for so many items, whose codes have the width `match`."""
-    dim = model.settings.hidden[-1]
-    return Corpus(*(np.empty((count, width), np.float32) for width in (dim + match, dim + model.settings.item_bias + match)))
+def _empty(model: TwoTower, count: int, match: int | None) -> Corpus:
+    """Room for so many items, whose codes have the width `match`; None = no codes."""
+    dim, shown = model.settings.hidden[-1], 0 if match is None else match + 1
+    widths = (dim + shown, dim + model.settings.item_bias + (match or 0))
+    return Corpus(*(np.empty((count, width), np.float32) for width in widths))
 
 
 def encode_queries(
@@ -143,7 +147,8 @@ def encode_queries(
 ) -> NDArray[np.float32]:
     """(N, S) vectors of the queries, to be searched among `Corpus.vector`; `embedding` is `Corpus.embedding`."""
     dim = model.settings.hidden[-1]
-    known, codes = torch.from_numpy(embedding)[:, :dim], embedding[:, dim:]
+    known, matches = torch.from_numpy(embedding)[:, :dim], embedding.shape[1] > dim
+    codes = embedding[:, dim:-1] if matches else embedding[:, dim:]
     encoded = np.ones((len(queries), dim + model.settings.item_bias + codes.shape[1]), np.float32)  # a bias meets 1
 
     @torch.no_grad()
@@ -156,8 +161,10 @@ def encode_queries(
             torch.from_numpy(block.newest_first(model.history_last).astype(np.int64)),
             lookups(users, tables, "user") + lookups(block.context, tables, "context"),
         ).numpy()
-        if codes.shape[1]:
-            encoded[rows, -codes.shape[1] :] = shown_codes(codes, block.seed_row, block.newest_first(model.history_last))
+        if matches:
+            seed, history = block.seed_row, block.newest_first(model.history_last)
+            encoded[rows, dim] = popularity_factor(tables[TASTE][0].numpy(), shown_popularity(embedding[:, -1], seed, history))
+            encoded[rows, dim + 1 :] = shown_codes(codes, seed, history)
 
     _in_threads(encode, row_blocks(len(queries), _BLOCK))
     return encoded

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from shortlist.features.encoder import Feature, TableEncoder
+from shortlist.features.shown_popularity import TASTE
 from shortlist.features.vocabulary import CategoriesEncoder, CategoryEncoder, Vocabulary, fit_vocabulary
 from shortlist.learner import Learner, part
 from shortlist.towers import BIAS, MATCH, OUTPUT
@@ -67,6 +68,8 @@ def _grown(feature: Feature, values: pl.Series) -> CategoryEncoder | CategoriesE
 
 def _old_rows(old: Learner, new: Learner, table: str) -> NDArray[np.int64]:
     """(rows of the new table,) the row of the old table that each starts as."""
+    if table == TASTE:  # of no feature
+        return np.arange(len(new.tables.weights[table]))
     side, _, name = table.partition("/")
     for suffix in (BIAS, OUTPUT, MATCH):  # tables with the rows of the id table
         name = name.removesuffix(suffix)

@@ -15,6 +15,7 @@ from shortlist.config import for_log
 from shortlist.dataset import Dataset, Examples
 from shortlist.encode import encode_corpus
 from shortlist.errors import ConfigError, TrainingError
+from shortlist.features.shown_popularity import TASTE
 from shortlist.frequency import exact_frequency
 from shortlist.kernels import kernels
 from shortlist.losses import Candidates, sampled_softmax_loss, sampled_softmax_of_vectors
@@ -107,7 +108,7 @@ class Learner:
             self.model = TwoTower(dataset.item_encoder, dataset.query_encoder, config.model)
         id_feature = self.model.id_feature
         fixed = frozenset(
-            {f"item/{id_feature}{MATCH}"} | (set() if learns_bias(config.model, id_feature) else {f"item/{id_feature}{BIAS}"})
+            {f"item/{id_feature}{MATCH}", TASTE} | (set() if learns_bias(config.model, id_feature) else {f"item/{id_feature}{BIAS}"})
         )
         tables = initial_tables(dataset, config.model, generator, counts)
         if config.model.id_start == "spectral" and id_feature is not None:

@@ -26,6 +26,7 @@ from shortlist.dataset import Dataset
 from shortlist.errors import ConfigError
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.features.encoder import TableEncoder
+from shortlist.features.shown_popularity import TASTE
 from shortlist.features.vocabulary import CategoryEncoder
 from shortlist.kernels import BagTensors
 from shortlist.layers import HistoryPooling, hidden_layers, normalise, through_layers, top_layer
@@ -258,6 +259,8 @@ def initial_tables(
             width = dim or settings.embedding_dim
             tables[f"{side}/{name}"] = torch.randn(rows, width, generator=generator) * width**-0.5
     id_feature = dataset.item_encoder.id_feature()
+    if settings.match_dim:
+        tables[TASTE] = torch.zeros(1, 2)  # popularity counts the same for all until calibration says otherwise
     for table in extra_tables(settings, id_feature):
         assert id_feature is not None
         if table.endswith(MATCH):

@@ -78,6 +78,13 @@ def service(store: Path) -> Service:
     return Service.open(store, quiet_settings())
 
 
+def test_what_is_shown_changes_what_popularity_counts_here(bundle: Bundle) -> None:
+    """Or the tests below could not tell whether the online path looks at it."""
+    assert ("query/#popularity" in bundle.tables) is (bundle.item_encoder.content is not None)
+    if bundle.item_encoder.content is not None:
+        assert bundle.tables["query/#popularity"][0, 0] != 0
+
+
 CONTEXTS: tuple[dict[str, Any], ...] = (
     {},
     {"weekday": "day 3", "hour": 7, "device": ["d1", "d0"], "words": "An Oak_tree, 5!", "spend": 1.25, "mood": [0.5, -2]},

@@ -163,9 +163,9 @@ def like(pinned: Pinned, row: int) -> QueryVector:
     vectors, place = (version.vectors, row) if row < overlay.sealed else (overlay.vectors, row - overlay.sealed)
     vector = vectors[place : place + 1].copy()
     vector[0, dim:] = 0  # the bias, where there is one, and the content code as an item has it
-    code = version.embeddings_of(overlay, np.array([row]))[:, dim:]
-    if code.shape[1]:
-        vector[0, -code.shape[1] :] = unit_length(code)[0]
+    seen = version.embeddings_of(overlay, np.array([row]))
+    if seen.shape[1] > dim:
+        vector[0, dim + 1 :] = unit_length(seen[:, dim:-1])[0]
     return QueryVector(version, vector)
 
 

@@ -32,7 +32,7 @@ class Overlay:
     slots: dict[Id, int]  # of the live ones
     ids: list[Id]  # (n,)
     frame: pl.DataFrame  # (n,) rows of the items table
-    embeddings: Floats  # (n, D + m)
+    embeddings: Floats  # (n, D or D + m + 1), as a bundle's
     vectors: Floats  # (n, S)
     places: Rows  # (n,) how many sealed ids come before each: ties go by id
     live: Mask  # (n,)

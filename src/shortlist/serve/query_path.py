@@ -15,6 +15,7 @@ from shortlist.bundle import Bundle, asking_column
 from shortlist.features.arrays import Bag, Dense, FeatureArray
 from shortlist.features.content_codes import shown_by_one, weights_by_age
 from shortlist.features.lookup import look_up
+from shortlist.features.shown_popularity import TASTE, popularity_factor, shown_popularity_of_one
 from shortlist.serve.context import ContextReader
 from shortlist.serve.ids import Id, IdTable, open_ids
 from shortlist.serve.tower import QueryTower
@@ -58,8 +59,8 @@ class QueryPath:
     def __init__(self, bundle: Bundle) -> None:
         encoder = bundle.query_encoder
         self.has_seed, self.history_last = encoder.has_seed, encoder.history_last
-        self._tower, self._dim, self._matches = QueryTower(bundle.query_tower_of_one), bundle.dim, bundle.item_encoder.content is not None
-        self._ages = weights_by_age(self.history_last)
+        self._tower, self._dim, self._ages = QueryTower(bundle.query_tower_of_one), bundle.dim, weights_by_age(self.history_last)
+        self._taste = None if bundle.item_encoder.content is None else np.array(bundle.tables[TASTE][0])
         tables = {name: plain(table) for name, table in bundle.tables.items()}
         self._context = ContextReader(encoder.context, tables)
         self._user_features = {name: _plain_feature(column) for name, column in bundle.user_features.items()}
@@ -72,18 +73,20 @@ class QueryPath:
     def vector(self, seed: Floats | None, history: Floats, user_row: int, context: list[Floats]) -> Floats:
         """(1, S) the query's vector.
 
-        seed      (D + m,) embedding of the seed and its content code, None = none
-        history   (n <= history_last, D + m) the same of the history, newest first
+        seed      (D,) embedding of the seed, or (D + m + 1,) with its content code and bias where items match; None = none
+        history   (n <= history_last, D or D + m + 1) the same of the history, newest first
         user_row  row of the users table, -1 = nobody
         context   as `read_context` gives it
         """
         pieces = [*self._of_user(user_row), *context]
-        if not self._matches:
+        if self._taste is None:
             return self._tower.vector(seed, history, pieces)
-        dim = self._dim
+        dim, ages = self._dim, self._ages[: len(history)]
         vector = self._tower.vector(None if seed is None else seed[:dim], history[:, :dim], pieces)
-        shown = shown_by_one(None if seed is None else seed[dim:], history[:, dim:], self._ages[: len(history)])
-        return np.concatenate([vector, shown], axis=1)
+        shown = shown_popularity_of_one(None if seed is None else seed[-1], history[:, -1], ages)
+        vector[0, dim] = popularity_factor(self._taste, shown)
+        codes = shown_by_one(None if seed is None else seed[dim:-1], history[:, dim:-1], ages)
+        return np.concatenate([vector, codes], axis=1)
 
     def _of_user(self, row: int) -> list[Floats]:
         if not self._user_features:

@@ -43,7 +43,7 @@ class LiveVersion:
     popular: Rows  # (M,) sealed rows, most chosen first
     popularity: Floats  # (M,) choices of each
     trained_until: float | None  # the last event that training saw, in seconds since 1970
-    embeddings: Floats  # (M, D + m)
+    embeddings: Floats  # (M, D or D + m + 1), as the bundle's
     vectors: Floats  # (M, S)
 
     def rows_of(self, overlay: Overlay, ids: Sequence[Id]) -> Rows:
@@ -69,7 +69,7 @@ class LiveVersion:
         return rows[rows >= 0]
 
     def embeddings_of(self, overlay: Overlay, rows: Rows) -> Floats:
-        """(n, D + m) what queries see of the items at `rows`, none of them -1."""
+        """(n, D or D + m + 1) what queries see of the items at `rows`, none of them -1."""
         if not len(overlay.ids):
             return self.embeddings.take(rows, axis=0)
         is_slot = rows >= overlay.sealed
