@@ -15,6 +15,7 @@ from small_project import silent, small_config, small_project, write_tables
 
 from shortlist.bundle import Bundle, open_bundle, open_current
 from shortlist.catalogue import read_catalogue
+from shortlist.checkpoint import load_tensors, save_tensors
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import Corpus, codes_for, encode_corpus, encode_queries
 from shortlist.errors import BundleError, ConfigError, DataError
@@ -25,7 +26,7 @@ from shortlist.manifest import verify_version
 from shortlist.project import Project, open_project
 from shortlist.protocols.configured import splits
 from shortlist.queries import Queries
-from shortlist.run import Run, open_run, split_validation, train_run
+from shortlist.run import MODEL_FILE, Run, open_run, split_validation, train_run
 from shortlist.sections import IndexSettings
 from shortlist.store import versions
 
@@ -161,6 +162,17 @@ def test_words_and_settings_that_do_not_fit_are_refused(world: World, tmp_path: 
     path.write_text(text.replace(f"match_dim = {match}\n", f"match_dim = {0 if match else 8}\n"), encoding="utf-8")
     with pytest.raises((BundleError, ConfigError), match="match_dim"):
         open_run(folder)
+
+
+def test_a_run_of_an_older_program_is_refused_where_it_lacks_a_table(world: World, tmp_path: Path) -> None:
+    folder = shutil.copytree(world.run.folder, tmp_path / "run")
+    tensors = load_tensors(folder / MODEL_FILE)
+    save_tensors(folder / MODEL_FILE, {name: value for name, value in tensors.items() if name != "table/query/#popularity"})
+    if len(tensors) == len(load_tensors(folder / MODEL_FILE)):
+        assert open_run(folder).config.model.match_dim == 0
+    else:
+        with pytest.raises(BundleError, match=r"older program: got no table 'query/#popularity'; train it again"):
+            open_run(folder)
 
 
 def test_items_that_share_no_word_are_trained_published_and_asked(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def planted(calibration: Calibration, queries: int = QUERIES, seed: int = 7) -> 
     bias[never] = bias.mean()
     published = calibration.popularity * bias + calibration.level * never
     g = shown_popularity((published - published.mean()).astype(np.float32), *shown(queries))
-    factor = popularity_factor(np.array([calibration.taste, calibration.shown], np.float32), g)
+    factor = popularity_factor(np.array([calibration.taste, calibration.usual], np.float32), g)
     logits = calibration.scale * (asked @ items.T) + factor[:, None] * published
     said = codes(queries)
     logits += (calibration.match + calibration.match_of_never * never) * (said.queries @ said.items.T)
@@ -85,17 +85,17 @@ def test_planted_numbers_of_words_are_found() -> None:
 
 @pytest.mark.parametrize("level", [-0.5, -2.0])
 def test_a_planted_taste_for_popularity_is_found(level: float) -> None:
-    asked = planted(Calibration(0.8, 0.6, level, 0.7, 0.9, taste=0.9, shown=-0.3), 3 * QUERIES)
+    asked = planted(Calibration(0.8, 0.6, level, 0.7, 0.9, taste=0.3, usual=-0.3), 3 * QUERIES)
     said = replace(codes(3 * QUERIES), shown=shown(3 * QUERIES))
     found = likeliest(*asked, codes=said)
     # where g_0 lies is for r = 1 alone to say: what is compared is the factor of a query
     published = 0.6 * asked[3] + level * asked[4]
     g = np.nan_to_num(shown_popularity((published - published.mean()).astype(np.float32), *shown(997)))
-    truth, mine = 1 + 0.9 * (g + 0.3), (1 + found.taste * (g - found.shown)) * found.popularity / 0.6
+    truth, mine = 1 + 0.3 * (g + 0.3), (1 + found.taste * (g - found.usual)) * found.popularity / 0.6
     assert np.abs(mine - truth).mean() < 0.1 * np.abs(truth - 1).mean() + 0.05
     assert (found.match, found.match_of_never) == pytest.approx((0.7, 0.9), abs=0.15)
     without = likeliest(*asked, codes=codes(3 * QUERIES))
-    assert (without.taste, without.shown) == (0, 0)
+    assert (without.taste, without.usual) == (0, 0)
 
 
 def test_queries_that_show_nothing_leave_the_taste_as_it_was() -> None:
@@ -103,7 +103,13 @@ def test_queries_that_show_nothing_leave_the_taste_as_it_was() -> None:
     nothing = (np.full(211, -1), np.full((211, 3), -1))
     found, plain = likeliest(*asked, codes=replace(codes(211), shown=nothing)), likeliest(*asked, codes=codes(211))
     assert found.taste == pytest.approx(0, abs=1e-6)
+    assert found.usual == 0
     assert (found.scale, found.popularity, found.level) == pytest.approx((plain.scale, plain.popularity, plain.level), abs=1e-2)
+
+
+def test_where_popularity_says_nothing_nobody_has_a_taste_for_it() -> None:
+    asked = planted(Calibration(0.8, -0.4, -0.5, 0.7, 0.9), 997)
+    assert likeliest(*asked, codes=replace(codes(997), shown=shown(997))) == likeliest(*asked, codes=codes(997))
 
 
 def test_what_first_choices_say_speaks_where_held_out_choices_are_few() -> None:
@@ -246,7 +252,7 @@ def test_what_is_searched_has_the_numbers_in_it(tmp_path: Path, popularity: str)
     counts = found["match"] + found["match_of_never"] * never
     np.testing.assert_allclose(words_after, counts * (of_shown @ dataset.item_codes.T), atol=1e-3)
     assert (found["taste"] != 0) is (popularity == "recent")
-    taste = np.array([found["taste"], found["shown"]], np.float32)
+    taste = np.array([found["taste"], found["usual"]], np.float32)
     expected = popularity_factor(taste, shown_popularity((bias_after - bias_after.mean()).astype(np.float32), *rows))
     np.testing.assert_allclose(factor, expected, atol=1e-4)
 

@@ -197,8 +197,9 @@ def _check_shapes(folder: Path, bundle: Bundle) -> None:
     counts = f"item/{bundle.item_encoder.id_feature()}#match"
     if content is not None and counts not in bundle.tables:
         raise BundleError(f"{folder / 'tables'} must say in {counts!r} what matches count: it is missing; publish again")
-    if content is not None and (TASTE not in bundle.tables or bundle.tables[TASTE].shape != (1, 2)):
-        raise BundleError(f"{folder / 'tables'} must say in {TASTE!r}, (1, 2), what popularity counts; publish again")
+    taste = bundle.tables.get(TASTE, np.zeros((0, 2), np.float32))
+    if content is not None and (taste.shape != (1, 2) or not np.isfinite(taste).all()):
+        raise BundleError(f"{folder / 'tables'} must say in {TASTE!r}, two finite numbers, what popularity counts; train and publish again")
     count, matched = len(bundle.items), 0 if content is None else content.width
     width = bundle.dim + bundle.config.model.item_bias + matched
     expected: dict[str, tuple[NDArray[Any] | None, str, tuple[int, ...]]] = {

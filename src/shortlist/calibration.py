@@ -162,12 +162,12 @@ def _apply(learner: Learner, never: NDArray[np.bool_], found: Calibration) -> No
         match[unknown.start : unknown.stop] += found.match_of_never
         match[torch.from_numpy(known)] += found.match_of_never
         match *= model.temperature
-    if found.taste:
+    if TASTE in learner.tables.weights:
         ids = dataset.item_features[model.id_feature]
         assert isinstance(ids, Ids)
         mean = float(table[torch.from_numpy(ids.values), 0].mean())  # over the corpus: recent popularity is in this table alone
         temperature = float(model.temperature.detach())  # published biases are T times as large
-        learner.tables.weights[TASTE].copy_(torch.tensor([[found.taste / temperature, temperature * (found.shown + mean)]]))
+        learner.tables.weights[TASTE].copy_(torch.tensor([[found.taste / temperature, temperature * (found.usual + mean)]]))
 
 
 def _known_rows(dataset: Dataset, name: str, items: NDArray[np.bool_]) -> NDArray[np.int64]:

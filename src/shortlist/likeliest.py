@@ -29,7 +29,7 @@ _FLAT = 1e-4  # nats a query and unit: the slope at which the search ends
 @dataclass(frozen=True)
 class Calibration:
     """The numbers: `scale` s above 0, `popularity` a, `level` d in nats, `match` m and `match_of_never` m' in nats for equal words;
-    `taste` tau a nat, and `shown` g_0 in nats above the mean of the corpus."""
+    `taste` tau a nat of published bias, and `usual` g_0 in nats above the mean of the corpus."""
 
     scale: float = 1.0
     popularity: float = 1.0
@@ -37,7 +37,7 @@ class Calibration:
     match: float = 0.0
     match_of_never: float = 0.0
     taste: float = 0.0
-    shown: float = 0.0
+    usual: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def likeliest(
         problem.look_at_shown(level=found[2] / max(found[1], _LEAST_POPULARITY))
         found = minimize(problem.value, found, jac=True, hess=problem.hessian, method="trust-exact", options=until).x
     calibration = Calibration(float(np.exp(found[0])), *found[1:5].tolist())
-    if not problem.sees_shown or found[1] < _LEAST_POPULARITY:
+    if not problem.sees_shown:
         return calibration
-    return replace(
-        calibration, taste=float(found[5] / found[1]), shown=float(problem.mean_shown * found[1])
-    )  # by what is published, a b + d n
+    if codes is not None and found[1] < _LEAST_POPULARITY:
+        return likeliest(queries, items, positive, bias, never, left_out, codes=replace(codes, shown=None))
+    return replace(calibration, taste=float(found[5] / found[1]), usual=float(problem.usual * found[1]))  # by what is published, a b + d n
 
 
 class _Likelihood:
@@ -107,7 +107,7 @@ class _Likelihood:
             self.sides.append((torch.from_numpy(codes.queries), torch.from_numpy(codes.items)))
         self.among_new, self.shown = (None, None) if codes is None else (codes.among_new, codes.shown)
         self.size = 3 if codes is None else 5 if codes.shown is None else 6
-        self.popularity, self.mean_shown = torch.zeros(len(positive), 1), 0.0  # (N, 1) g - g_0, by b + (d / a) n, and g_0
+        self.away_from_usual, self.usual = torch.zeros(len(positive), 1), 0.0  # (N, 1) g - g_0, by b + (d / a) n, and g_0
         self.terms = torch.from_numpy(np.stack([bias - bias.mean(), never.astype(np.float32)], axis=1))  # (M, 2) b, n
         self._point, self._hessian = np.full(self.size, np.nan), np.eye(self.size)
 
@@ -123,8 +123,8 @@ class _Likelihood:
         bias = self.terms[:, 0].numpy() + np.float32(level) * self.terms[:, 1].numpy()
         shown = shown_popularity(bias - bias.mean(), *self.shown)
         known = ~np.isnan(shown)
-        self.mean_shown = float(shown[known].mean()) if known.any() else 0.0
-        self.popularity = torch.from_numpy(np.where(known, shown - np.float32(self.mean_shown), np.float32(0)))[:, None]
+        self.usual = float(shown[known].mean()) if known.any() else 0.0
+        self.away_from_usual = torch.from_numpy(np.where(known, shown - np.float32(self.usual), np.float32(0)))[:, None]
         self._point = np.full(self.size, np.nan)  # what is known of a point was of another g
 
     def value(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -181,8 +181,8 @@ class _Likelihood:
             pairs = [queries[rows] @ items.T for queries, items in self.sides]  # (b, M) each
             if len(pairs) > 1:
                 pairs.append(pairs[1] * self.terms[:, 1])
-            shown = self.popularity[rows]
-            factor = 1 + taste * shown  # (b, 1) r
+            away = self.away_from_usual[rows]
+            factor = 1 + taste * away  # (b, 1) r
             chance = factor * fixed + sum(float(factors[place]) * pair for place, pair in zip(of_pairs, pairs, strict=True))
             own = chance.gather(1, positive[:, None])[:, 0]
             self._leave_out(chance, rows.start, positive)
@@ -191,7 +191,7 @@ class _Likelihood:
             chance.sub_(log_sum[:, None]).exp_()
             mean = torch.zeros(len(positive), self.size, dtype=torch.float64)
             seen, second = torch.zeros_like(mean), torch.zeros(self.size, self.size, dtype=torch.float64)
-            g, r = shown.double(), factor.double()
+            g, r = away.double(), factor.double()
             mean_terms, seen_terms = (chance @ self.terms).double(), self.terms[positive].double()  # (b, 2)
             squares = (chance @ products).double()[:, [0, 1, 1, 2]].reshape(-1, 2, 2)  # (b, 2, 2) E[(b, n) (b, n)']
             mean[:, 1:3], seen[:, 1:3] = r * mean_terms, r * seen_terms

@@ -43,6 +43,7 @@ from shortlist.encode import Tables
 from shortlist.errors import BundleError, ConfigError
 from shortlist.features.arrays import flat_arrays, ragged_positions
 from shortlist.features.encoder import TableEncoder, open_encoder
+from shortlist.features.shown_popularity import TASTE
 from shortlist.held_out import held_out
 from shortlist.histories import place_in_sets
 from shortlist.id_places import ROWS_AT_ONCE
@@ -174,6 +175,8 @@ def _opened(folder: Path) -> Run:
     model = TwoTower(item_encoder, query_encoder, config.model)
     model.load_state_dict({name[6:]: value for name, value in weights.items() if name.startswith("model/")})
     tables = {name[6:]: value for name, value in weights.items() if name.startswith("table/")}
+    if config.model.match_dim and TASTE not in tables:
+        raise ValueError(f"its model was made by an older program: got no table {TASTE!r}")
     asked = open_examples(folder / ASKED).queries if (folder / ASKED).exists() else None
     return Run(folder, config, facts, items, users, item_encoder, query_encoder, model.eval(), tables, asked)
 
@@ -302,7 +305,9 @@ def settings_key(config: Config) -> str:
 def _shaping(config: Config) -> tuple[Any, ...]:
     train = msgspec.structs.replace(config.train, checkpoint_steps=1, log_steps=1)  # these shape nothing
     judged = (config.evaluate.seen_items, config.evaluate.repeats) if train.calibrate else ()  # by which calibration goes as well
-    return (config.columns, config.item, config.query, config.model, config.negatives, config.loss, config.frequency, train, judged)
+    made_by = (TASTE,) if config.model.match_dim else ()  # what checkpoints of older programs lack
+    sections = (config.columns, config.item, config.query, config.model, config.negatives, config.loss, config.frequency)
+    return (*sections, train, judged, *made_by)
 
 
 def _fingerprint(config: Config, dataset: Dataset) -> str:

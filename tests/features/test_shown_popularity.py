@@ -24,7 +24,7 @@ def test_the_seed_counts_one_and_a_history_by_its_age() -> None:
 
 def test_popularity_counts_as_for_everybody_where_nothing_is_shown() -> None:
     taste = np.array([0.5, -1.0], np.float32)
-    assert popularity_factor(taste, np.array([-1.0, 1.0, -3.0, np.nan], np.float32)).tolist() == [1.0, 2.0, 0.0, 1.0]
+    assert popularity_factor(taste, np.array([-1.0, 1.0, -3.0, -9.0, np.nan], np.float32)).tolist() == [1.0, 2.0, 0.0, 0.0, 1.0]
     assert float(popularity_factor(taste, np.float32(1.0))) == 2.0
     assert popularity_factor(np.zeros(2, np.float32), BIAS).tolist() == [1.0] * 4
 

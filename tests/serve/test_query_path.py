@@ -83,6 +83,9 @@ def test_what_is_shown_changes_what_popularity_counts_here(bundle: Bundle) -> No
     assert ("query/#popularity" in bundle.tables) is (bundle.item_encoder.content is not None)
     if bundle.item_encoder.content is not None:
         assert bundle.tables["query/#popularity"][0, 0] != 0
+        shows = pl.DataFrame({"history": [["i00"], ["i01"], ["i52"], []]}, schema={"history": pl.List(pl.String)})
+        factors = bundle.encode_queries(bundle.query_encoder.encode(shows, bundle.items, bundle.users))[:, bundle.dim]
+        assert len(set(factors.tolist())) > 2 and factors[3] == 1
 
 
 CONTEXTS: tuple[dict[str, Any], ...] = (

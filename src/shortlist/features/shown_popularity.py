@@ -1,9 +1,10 @@
 """How popular is what a query shows? Who was shown obscure items chooses obscure ones, and popularity says less to them.
 
-    r(q) = 1 + tau (g(q) - g_0)      what popularity counts for a query, 1 where it shows nothing
+    r(q) = max(0, 1 + tau (g(q) - g_0))      what popularity counts for a query, 1 where it shows nothing
     g(q) = the mean of the published biases of what it shows: the seed counts 1, an item of the history by its age
 
-tau and g_0 are found by calibration.py. Like content codes, this is told beside the towers, of which small logs make none that know it.
+tau and g_0 are found by calibration.py, of queries that are far from the 0: it keeps one that shows what was never seen from turning
+popularity round. Like content codes, this is told beside the towers, of which small logs make none that know it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from shortlist.features.content_codes import weights_by_age
 
 Floats = NDArray[np.float32]
-TASTE = "query/#popularity"  # the table (1, 2) of tau and g_0 among those of a model
+TASTE = "query/#popularity"  # the table (1, 2) of tau and g_0 among those of a model, as published biases are: tau / T and T g_0
 
 
 def shown_popularity(bias: Floats, seed: NDArray[np.integer], history: NDArray[np.integer]) -> Floats:
@@ -48,4 +49,5 @@ def popularity_factor(taste: Floats, shown: Floats | np.float32) -> Floats:
 
     taste   (2,) tau and g_0
     """
-    return np.where(np.isnan(shown), np.float32(1), 1 + taste[0] * (shown - taste[1])).astype(np.float32)
+    factor = np.maximum(1 + taste[0] * (shown - taste[1]), np.float32(0))
+    return np.where(np.isnan(shown), np.float32(1), factor).astype(np.float32)
