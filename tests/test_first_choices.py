@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,10 +135,8 @@ def test_the_rule_is_not_believed_to_the_letter() -> None:
 # --- which choices they are
 
 
-def first(
-    items: list[int], settings: EvaluateSettings = ALL, *, not_rewarded: Sequence[int] = (), **more: list[int]
-) -> FirstChoices | None:
-    examples = examples_of(items, **more)  # type: ignore[arg-type]
+def first(items: list[int], settings: EvaluateSettings = ALL, *, not_rewarded: Sequence[int] = (), **more: Any) -> FirstChoices | None:
+    examples = examples_of(items, **more)
     examples.weight[list(not_rewarded)] = 0
     return first_choices(examples, np.eye(12, 3, dtype=np.float32), 0, settings)
 

@@ -147,7 +147,7 @@ class _Backtest:
                     kept(
                         self.folder / "baselines" / f"{name}.npz",
                         key,
-                        lambda fit=fit: judge_baseline(fit, corpus, asked.examples, asked.shown, config),  # type: ignore[misc]
+                        lambda fit=fit: judge_baseline(fit, corpus, asked.examples, asked.shown, config),  # type: ignore[misc]  # bound now, not after the loop
                     )
                 )
         return found, obstacles

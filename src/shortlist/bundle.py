@@ -59,9 +59,7 @@ class Bundle:
     popularity: NDArray[np.int64] | None  # (M,) how often training saw each item chosen; None in older bundles
     queries: NDArray[np.float32] | None  # (N, S) vectors of held-out queries, to judge an index by; None in older bundles
     tables: dict[str, NDArray[np.float32]]
-    embeddings: NDArray[
-        np.float32
-    ]  # (M, D), or (M, D + m + 1) where items match: what queries see of one, its code, its bias as in `vectors`
+    embeddings: NDArray[np.float32]  # what queries see of an item: (M, D); where items match, (M, D + m + 1), with its code and its bias
     vectors: NDArray[np.float32]  # (M, S) what is searched
     index: Index
     query_tower: onnxruntime.InferenceSession

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 
 def leading_directions(
@@ -19,7 +19,7 @@ def leading_directions(
     passes   how often it multiplies by the matrix
     spare    directions that it follows beside those asked for
     """
-    from sklearn.utils.extmath import randomized_svd  # type: ignore[import-untyped]  # a second to import, and few need it
+    from sklearn.utils.extmath import randomized_svd  # a second to import, and few need it
 
     with threadpool_limits(limits=1, user_api="blas"):  # the same bytes on any number of cores
         _, values, right = randomized_svd(

@@ -40,7 +40,7 @@ _FARTHEST_LEVEL = 30.0  # nats
 class Corpus:
     """Every item of a catalogue, encoded."""
 
-    embedding: NDArray[np.float32]  # (M, D), or (M, D + m + 1) where items match: what queries see of one (seed, history), its code, T b
+    embedding: NDArray[np.float32]  # what queries see of an item: (M, D); where items match, (M, D + m + 1), with its code and T b
     vector: NDArray[np.float32]  # (M, S) what is searched; S = D, and 1 for item biases, and m
 
 
@@ -107,12 +107,13 @@ def _fill(
     if codes is not None:
         assert model.id_feature is not None and items.bias is not None
         corpus.embedding[rows, dim:-1] = codes
-        corpus.embedding[rows, -1] = (items.bias * model.temperature).numpy()
         counts = tables[f"item/{model.id_feature}{MATCH}"].numpy()[columns[model.id_feature].values]  # (n, 1)
         corpus.vector[rows, corpus.vector.shape[1] - codes.shape[1] :] = counts * codes  # the codes may have no width
     corpus.vector[rows, :dim] = items.vector.numpy()
     if items.bias is not None:
         corpus.vector[rows, dim] = (items.bias * model.temperature).numpy()
+    if codes is not None:
+        corpus.embedding[rows, -1] = corpus.vector[rows, dim]
 
 
 def _in_threads(work: Callable[[slice], None], blocks: Iterable[slice]) -> None:
@@ -132,8 +133,8 @@ def _in_threads(work: Callable[[slice], None], blocks: Iterable[slice]) -> None:
 
 def _empty(model: TwoTower, count: int, match: int | None) -> Corpus:
     """Room for so many items, whose codes have the width `match`; None = no codes."""
-    dim, shown = model.settings.hidden[-1], 0 if match is None else match + 1
-    widths = (dim + shown, dim + model.settings.item_bias + (match or 0))
+    dim, seen = model.settings.hidden[-1], 0 if match is None else match + 1
+    widths = (dim + seen, dim + model.settings.item_bias + (match or 0))
     return Corpus(*(np.empty((count, width), np.float32) for width in widths))
 
 
@@ -148,7 +149,7 @@ def encode_queries(
     """(N, S) vectors of the queries, to be searched among `Corpus.vector`; `embedding` is `Corpus.embedding`."""
     dim = model.settings.hidden[-1]
     known, matches = torch.from_numpy(embedding)[:, :dim], embedding.shape[1] > dim
-    codes = embedding[:, dim:-1] if matches else embedding[:, dim:]
+    codes = embedding[:, dim:-1]  # none where items do not match
     encoded = np.ones((len(queries), dim + model.settings.item_bias + codes.shape[1]), np.float32)  # a bias meets 1
 
     @torch.no_grad()

@@ -110,7 +110,7 @@ def words_alone(choices: FirstChoices, codes: Floats) -> tuple[float, float] | N
         for rows in _blocks(count, len(codes)):
             products = choices.shown[rows] @ codes.T
             is_open = choices.closed >= choices.open[rows, None]
-            chance, log_sum = _softmax(strength, products, is_open, choices.unlisted, rows)  # the item chosen is never among these
+            chance, log_sum = _softmax(strength, products, is_open, choices.unlisted, rows)  # an item chosen is never unlisted
             mean = np.einsum("fm,fm->f", chance, products)
             value += float((log_sum - strength * own[rows]).sum())
             slope += float((mean - own[rows]).sum())

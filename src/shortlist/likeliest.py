@@ -1,6 +1,6 @@
 """The numbers of calibration.py: those under which held-out choices are likeliest, by the softmax over the whole corpus.
 
-Newton steps with the exact curvature over blocks of queries: a fit is some ten passes over queries x items, whatever the log.
+Newton steps with the exact curvature over blocks of queries: a fit is ten to fifteen passes over queries x items, whatever the log.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def likeliest(
         return calibration
     if codes is not None and found[1] < _LEAST_POPULARITY:
         return likeliest(queries, items, positive, bias, never, left_out, codes=replace(codes, shown=None))
-    return replace(calibration, taste=float(found[5] / found[1]), usual=float(problem.usual * found[1]))  # by what is published, a b + d n
+    # found by b + (d / a) n; published is a b + d n
+    return replace(calibration, taste=float(found[5] / found[1]), usual=float(problem.usual * found[1]))
 
 
 class _Likelihood:

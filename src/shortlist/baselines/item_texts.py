@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfTransformer  # type: ignore[import-untyped]
+from sklearn.feature_extraction.text import TfidfTransformer
 
 from shortlist.baselines.chosen_by import Window
 from shortlist.catalogue import Catalogue

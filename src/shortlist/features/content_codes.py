@@ -129,7 +129,7 @@ def unit_length(shown: Floats) -> Floats:
 def _directions(item: NDArray[np.int64], row: NDArray[np.int64], weight: Floats, words: int, width: int) -> Floats:
     """(V, m) half leading, half random."""
     from scipy import sparse  # only fitting needs it, and a server does not fit
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     from shortlist.decomposition import leading_directions
 

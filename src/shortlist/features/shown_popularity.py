@@ -33,21 +33,27 @@ def shown_popularity(bias: Floats, seed: NDArray[np.integer], history: NDArray[n
     return np.divide(total, weight, dtype=np.float32)
 
 
-def shown_popularity_of_one(seed: np.float32 | None, history: Floats, weights: Floats) -> np.float32:
-    """() the same of one query, to the bit, by the biases of its seed and of its history (n,), newest first, with their (n,) weights."""
-    parts = np.zeros((2, len(history) + 1), np.float32)
-    if seed is not None:
-        parts[:, 0] = seed, 1
-    np.multiply(weights, history, out=parts[0, 1:])
-    parts[1, 1:] = weights
-    total, weight = np.cumsum(parts, axis=1)[:, -1]  # one after the other, as there
-    return np.float32(total / weight) if weight > 0 else np.float32(np.nan)
-
-
-def popularity_factor(taste: Floats, shown: Floats | np.float32) -> Floats:
-    """r for each g in `shown`, of any shape.
+def popularity_factor(taste: Floats, shown: Floats) -> Floats:
+    """(N,) r of queries with these g.
 
     taste   (2,) tau and g_0
     """
     factor = np.maximum(1 + taste[0] * (shown - taste[1]), np.float32(0))
     return np.where(np.isnan(shown), np.float32(1), factor).astype(np.float32)
+
+
+def popularity_factor_of_one(taste: Floats, seed: np.float32 | None, history: Floats, weights: Floats) -> np.float32:
+    """() r of one query, to the bit as the two above give it, by few operations.
+
+    seed      () bias of the seed, None = none
+    history   (n,) biases of the history, newest first, with their (n,) `weights`
+    """
+    if seed is None and not len(history):
+        return np.float32(1)
+    parts = np.zeros((2, len(history) + 1), np.float32)
+    if seed is not None:
+        parts[:, 0] = seed, 1
+    np.multiply(weights, history, out=parts[0, 1:])
+    parts[1, 1:] = weights
+    total, weight = np.add.accumulate(parts, axis=1)[:, -1]  # one after the other, as there
+    return max(np.float32(1 + taste[0] * (total / weight - taste[1])), np.float32(0))

@@ -142,12 +142,12 @@ class ProposingIndex(Index):
         return other
 
     @property
-    def is_exact(self) -> bool:  # type: ignore[override]
+    def is_exact(self) -> bool:  # type: ignore[override]  # of the class elsewhere, here of the efforts
         """Do the efforts look everywhere and compare everything?"""
         return not self.leaves or any(effort.searched == self.leaves and effort.rescored == self.size for effort in self.efforts[:1])
 
     @property
-    def is_compiled(self) -> bool:  # type: ignore[override]
+    def is_compiled(self) -> bool:  # type: ignore[override]  # of the class elsewhere, here of the vectors
         """Are proposed rows compared by compiled code?"""
         return self.leaves > 0 and self._refiner.is_compiled
 

@@ -15,7 +15,7 @@ from shortlist.bundle import Bundle, asking_column
 from shortlist.features.arrays import Bag, Dense, FeatureArray
 from shortlist.features.content_codes import shown_by_one, weights_by_age
 from shortlist.features.lookup import look_up
-from shortlist.features.shown_popularity import TASTE, popularity_factor, shown_popularity_of_one
+from shortlist.features.shown_popularity import TASTE, popularity_factor_of_one
 from shortlist.serve.context import ContextReader
 from shortlist.serve.ids import Id, IdTable, open_ids
 from shortlist.serve.tower import QueryTower
@@ -83,8 +83,7 @@ class QueryPath:
             return self._tower.vector(seed, history, pieces)
         dim, ages = self._dim, self._ages[: len(history)]
         vector = self._tower.vector(None if seed is None else seed[:dim], history[:, :dim], pieces)
-        shown = shown_popularity_of_one(None if seed is None else seed[-1], history[:, -1], ages)
-        vector[0, dim] = popularity_factor(self._taste, shown)
+        vector[0, dim] = popularity_factor_of_one(self._taste, None if seed is None else seed[-1], history[:, -1], ages)
         codes = shown_by_one(None if seed is None else seed[dim:-1], history[:, dim:-1], ages)
         return np.concatenate([vector, codes], axis=1)
 
