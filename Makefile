@@ -28,9 +28,9 @@ demo: $(STAMP)
 	@echo "  $(BIN)/shortlist train demo/movielens-1m/shortlist.toml --out demo/run"
 	@echo "  $(BIN)/shortlist --help"
 
-# Two processes, a file in one of them: what a file's tests share is made once.
+# Two processes, a file in one of them: what a file's tests share is made once. Long files come first (tests/conftest.py).
 test: $(STAMP)
-	$(BIN)/python -m pytest --timeout 300 --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --timeout 300 --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

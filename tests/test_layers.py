@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -288,8 +289,12 @@ def file_names(source: Path) -> list[str]:
 
 
 def imports_of(source: Path, name: str) -> list[Import]:
-    tree = ast.parse((source / f"{name}.py").read_text(encoding="utf-8"))
-    return list(_imports_in(tree, name, lazy=False))
+    return _imports_of_text((source / f"{name}.py").read_text(encoding="utf-8"), name)
+
+
+@cache  # the tests ask for the same files again and again
+def _imports_of_text(text: str, name: str) -> list[Import]:
+    return list(_imports_in(ast.parse(text), name, lazy=False))
 
 
 def _imports_in(node: ast.AST, name: str, *, lazy: bool) -> Iterator[Import]:
@@ -356,11 +361,12 @@ def importing(source: Path, package: str) -> set[str]:
 
 def reaching(source: Path, package: str) -> set[str]:
     """The files whose import brings in `package`, directly, through others, or through a folder's __init__."""
-    loads, found = loaded_by(source), importing(source, package)
+    loads = {name: {file for target in targets for file in _loaded(source, target)} for name, targets in loaded_by(source).items()}
+    found = importing(source, package)
     size = -1
     while size != len(found):
         size = len(found)
-        found |= {name for name, targets in loads.items() if any(_loaded(source, target) & found for target in targets)}
+        found |= {name for name, files in loads.items() if files & found}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import multiprocessing
@@ -10,7 +11,6 @@ import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from small_project import GROUPS, NEVER_CHOSEN, small_dataset, small_project
 from shortlist.batches import BatchMaker
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import encode_corpus, encode_queries, full_corpus_loss
+from shortlist.kernels import kernels
 from shortlist.protocols.split import Split
 from shortlist.sections import Config
 from shortlist.towers import TwoTower, batch_table_rows
@@ -280,27 +281,35 @@ def _die_at_rename(count: int, *, after: bool) -> None:
     os.replace = replace  # type: ignore[assignment]  # this process is about to end
 
 
-def live(context: ForkServerContext, project: Path, folder: Path, place: str = "", count: int = 0) -> int | None:
-    folder.mkdir(exist_ok=True)
-    process = context.Process(target=run_to_the_end_or_death, args=(str(project), str(folder), place, count))
-    process.start()
-    process.join(60)
-    return process.exitcode
+def live_in_turn(project: str, lives: list[tuple[str, str, int]], told: str) -> None:
+    """In a process of its own, which imports and compiles once for all `lives` (folder, place, count): `told` becomes their exit codes."""
+    torch.set_num_threads(1)
+    for late in ("torch._dynamo", "sklearn.utils.extmath"):  # what training imports when it needs it
+        importlib.import_module(late)
+    kernels()
+    codes = []
+    for life in lives:
+        process = multiprocessing.get_context("fork").Process(target=run_to_the_end_or_death, args=(project, *life))
+        process.start()
+        process.join(60)
+        codes.append(process.exitcode)
+    Path(told).write_text(json.dumps(codes), encoding="utf-8")
 
 
 def test_a_run_killed_anywhere_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch._dynamo", "polars", "safetensors.torch"])  # imported once for all lives
-    project, whole, killed = tmp_path / "project", tmp_path / "whole", tmp_path / "killed"
-    project.mkdir()
-    assert live(context, project, whole) == 0
+    project, whole, killed = (tmp_path / name for name in ("project", "whole", "killed"))
+    for folder in (project, whole, killed):
+        folder.mkdir()
     rng = np.random.default_rng(11)
-    lives = [
-        (place, int(rng.integers(low, high))) for place, low, high in [("step", 4, 9), ("before rename", 2, 4), ("after rename", 1, 4)] * 3
+    deaths = [
+        (str(killed), place, int(rng.integers(low, high)))
+        for place, low, high in [("step", 4, 9), ("before rename", 2, 4), ("after rename", 1, 4)] * 3
     ]
-    for place, count in lives:
-        assert live(context, project, killed, place, count) == -signal.SIGKILL
-    assert live(context, project, killed) == 0
+    lives = [(str(whole), "", 0), *deaths, (str(killed), "", 0)]
+    process = multiprocessing.get_context("spawn").Process(target=live_in_turn, args=(str(project), lives, str(tmp_path / "codes.json")))
+    process.start()
+    process.join()
+    assert json.loads((tmp_path / "codes.json").read_text()) == [0, *[-signal.SIGKILL] * len(deaths), 0]
     for name in ("final", "checkpoint.safetensors", "progress.json"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert json.loads((whole / "progress.json").read_text())["best_epoch"] >= 0

@@ -6,7 +6,10 @@ A made-up shop of 2,003 items: more than are compared one by one, so both librar
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, redirect_stdout
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +47,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def published(run: Path, store: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> str:
+def published(run: Path, store: Path, kind: str) -> str:
     """The name of a new live version with an index of `kind`."""
-    capsys.readouterr()
-    assert main(["publish", str(run), "--to", str(store), "--set", f"index.kind={kind}", *INDEX, "--json"]) == 0
-    name: str = json.loads(capsys.readouterr().out)["version"]
+    with redirect_stdout(StringIO()) as said:
+        assert main(["publish", str(run), "--to", str(store), "--set", f"index.kind={kind}", *INDEX, "--json"]) == 0
+    name: str = json.loads(said.getvalue())["version"]
     return name
+
+
+@pytest.fixture(scope="module")
+def store_of(run: Path) -> Callable[[str], Path]:
+    """The store with one version of a kind, to be read only: made for the first who asks."""
+
+    @cache
+    def made(kind: str) -> Path:
+        published(run, run.parent / kind, kind)
+        return run.parent / kind
+
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +76,13 @@ def items(run: Path) -> pl.DataFrame:
 @needs("scann")
 @needs("faiss")
 @needs("onnx")
-def test_versions_of_every_kind_are_swapped_and_answer_with_true_scores(
-    run: Path, items: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_versions_of_every_kind_are_swapped_and_answer_with_true_scores(run: Path, items: pl.DataFrame, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    published(run, store, "exact", capsys)
+    published(run, store, "exact")
     with closing(Service.open(store, quiet_settings())) as service:
         true = {item: service.recommend(RecommendRequest(history=[item], k=1000)) for item in items["item_id"][::53].to_list()}
         for number, kind in enumerate(["scann", "faiss", "int8", "scann"], start=2):
-            assert published(run, store, kind, capsys) == f"v{number:06d}" == service.reload().version
+            assert published(run, store, kind) == f"v{number:06d}" == service.reload().version
             facts = verify_version(current_version(store)).facts["index"]
             assert facts["kind"] == kind and facts["exact"] == (kind == "int8")
             hits = 0
@@ -85,12 +98,8 @@ def test_versions_of_every_kind_are_swapped_and_answer_with_true_scores(
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
-def test_filters_of_a_request_leave_k_items_at_every_selectivity(
-    run: Path, items: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
-    store = tmp_path / "store"
-    published(run, store, kind, capsys)
-    with closing(Service.open(store, quiet_settings())) as service:
+def test_filters_of_a_request_leave_k_items_at_every_selectivity(items: pl.DataFrame, store_of: Callable[[str], Path], kind: str) -> None:
+    with closing(Service.open(store_of(kind), quiet_settings())) as service:
         prices = items["price"].sort()
         for share in (0.5, 0.1, 0.01, 0.001):
             bound = float(prices[round(share * ITEMS) - 1])
@@ -102,13 +111,11 @@ def test_filters_of_a_request_leave_k_items_at_every_selectivity(
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
-def test_auto_publishes_the_library_that_is_installed(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_auto_publishes_the_library_that_is_installed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(kinds, "COMPARED_ENTRIES", ITEMS)  # a corpus of millions, as it were
     monkeypatch.setattr(kinds, "SEARCHED_ENTRIES", ITEMS)
     monkeypatch.setattr(kinds, "is_installed", lambda engine: engine == kind)
-    published(run, tmp_path / "store", "auto", capsys)
+    published(run, tmp_path / "store", "auto")
     bundle = open_current(tmp_path / "store")
     assert bundle.index.kind == kind and isinstance(bundle.index, ProposingIndex) and bundle.index.leaves > 50
     assert bundle.facts["index"]["chosen"] and bundle.facts["index"]["recall"] >= 0.895
@@ -121,12 +128,9 @@ def test_only_the_index_may_be_set_anew_when_publishing(run: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["exact", *APPROXIMATE])
-def test_a_server_holds_little_beside_the_files_of_its_version(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
+def test_a_server_holds_little_beside_the_files_of_its_version(store_of: Callable[[str], Path], kind: str) -> None:
     """At this size nothing is bounded but what does not grow with a version. 1M x 128 leaves it 220 MB of its tenth and its 150 MB."""
-    store = tmp_path / "store"
-    published(run, store, kind, capsys)
+    store = store_of(kind)
     files = sum(facts.size_bytes for facts in verify_version(current_version(store)).files.values())
     with running(serve_store(store)) as server:
         for _ in range(50):
