@@ -289,6 +289,15 @@ def test_vectors_are_of_one_length_and_without_holes(tmp_path: Path, vectors: li
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["#content", "item_id#bias", "x#bucket", "#"])
+def test_a_column_called_as_tables_of_a_model_are_needs_another_name_as_a_feature(tmp_path: Path, name: str) -> None:
+    items = {"item_id": ["a", "b", "c"], name: ["x", "y", "z"]}
+    with pytest.raises(ConfigError, match=f"item.features.{name} must not begin with '#' or end with one of #bias, #bucket"):
+        open_project(settings(tmp_path, items=items))
+    renamed = {"item_id": "id", "note": {"kind": "text", "column": name}, "a#b": {"kind": "text", "column": name}}
+    assert open_project(settings(tmp_path, items=items, item=renamed)).config.item.features.keys() == renamed.keys()
+
+
 def test_a_misspelt_item_column_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"item\.features\.titel must name a column of .*items\.parquet: got 'titel'; nearest is 'title'"):
         open_project(settings(tmp_path, item={"titel": "text"}))

@@ -24,6 +24,7 @@ from shortlist.sections import CONTENT_KINDS, ColumnSettings, Config, FeatureKin
 Side = Literal["item", "query"]
 Table = Literal["items", "users", "events", "derived"]
 NOT_IN_ITEMS = "item not in the items table"
+_OF_TABLES = ("bias", "bucket", "match", "output")  # NAME#bias is a table of the feature NAME
 CATEGORY_SHARE = 0.05  # proposed: strings with at most this many distinct values per row are categories...
 CATEGORY_VALUES = 10_000  # ...and at most this many
 CATEGORY_INTEGERS = 50  # integers with at most this many distinct values are categories, others are numbers
@@ -270,9 +271,16 @@ def derives_other_choices(columns: ColumnSettings) -> bool:
 
 
 def _check_features(config: Config, log: EventLog, items: Catalogue, users: Catalogue | None) -> None:
-    """Raise for a feature whose column is missing or does not fit its kind."""
+    """Raise for a feature with a name that a table beside it has, or whose column is missing or does not fit its kind."""
     for side, name, settings, (table, column) in _features(config):
         where = f"{side}.features.{name}"
+        before, mark, after = name.rpartition("#")
+        if mark and (not before or after in _OF_TABLES):
+            ends = ", ".join(f"#{end}" for end in _OF_TABLES)
+            raise ConfigError(
+                f"{where} must not begin with '#' or end with one of {ends}: tables of a model are called so; give the feature another "
+                f"name under [{side}.features], with column = {column!r}"
+            )
         if table == "derived":
             continue
         source: EventLog | Catalogue = log
