@@ -90,7 +90,9 @@ def measure_overload(server: ServerProcess, requests: list[bytes], peak: float, 
     before = run_open_loop(server.address, requests, schedule(STEADY_SHARE * peak, steady_s, 2))
     steady_p99_ms = percentiles(before.latency_ms())["p99_ms"]
     due = np.concatenate([schedule(FACTOR * peak, seconds, 3), seconds + schedule(STEADY_SHARE * peak, steady_s, 4)])
+    cpu_before = server.cpu_seconds()
     outcome = run_open_loop(server.address, requests, due, connections=1024)
+    own_s, kernel_s = (after - before for before, after in zip(cpu_before, server.cpu_seconds(), strict=True))
     during = due < seconds
     answered = outcome.answered_s[(outcome.status == 200) & (outcome.answered_s < seconds)]
     goodput = len(answered) / seconds
@@ -103,6 +105,11 @@ def measure_overload(server: ServerProcess, requests: list[bytes], peak: float, 
         "accepted": percentiles(outcome.latency_ms(200)[: int((outcome.status[during] == 200).sum())]),
         "refused": percentiles(outcome.latency_ms(429)),
         "refused_from_sent": percentiles(from_sent_ms),
+        "server_cpu": {
+            "own_s": round(own_s, 2),
+            "kernel_s": round(kernel_s, 2),
+            "kernel_us_a_request": round(1e6 * kernel_s / len(due), 2),
+        },
         "steady_p99_ms": steady_p99_ms,
         "recovery_s": round(recovery_s(outcome, seconds, max(2 * steady_p99_ms, 10.0)), 3),
     }
@@ -126,6 +133,9 @@ def print_table(facts: dict[str, Any]) -> None:
     print(f"offered {facts['offered']:,.0f} a second: goodput {facts['goodput']:,.0f} = {facts['goodput_share']:.1%} of the peak")
     for name in ("accepted", "refused", "refused_from_sent"):
         print(f"  {name:18} {facts[name]}")
+    cpu = facts["server_cpu"]
+    each = f"{cpu['kernel_us_a_request']:.1f} us a request"
+    print(f"the server's core: {cpu['own_s']:.1f} s of its own, {cpu['kernel_s']:.1f} s of the kernel, {each}")
     print(f"recovered after {facts['recovery_s']} s; {facts['answers']}; load {facts['load_average']:.1f}")
 
 

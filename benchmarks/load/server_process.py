@@ -47,6 +47,12 @@ class ServerProcess:
             time.sleep(0.02)
         raise RuntimeError(f"the server must get ready within {START_LONGEST_S:g} s: it did not, exit code {self.process.poll()}")
 
+    def cpu_seconds(self) -> tuple[float, float]:
+        """(own, the kernel's for it) seconds that the process has had so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        own, kernel = (int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:13])
+        return own, kernel
+
     def resident_bytes(self) -> int:
         """Memory of the process."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
