@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -348,9 +349,9 @@ def test_a_request_that_hangs_does_not_keep_the_process() -> None:
         hanging.close()
 
 
-def await_ready_lines(log: Path, count: int) -> None:
+def await_lines(log: Path, event: str, count: int) -> None:
     until = time.monotonic() + 20
-    while log.read_text().count('"event":"ready"') < count:
+    while log.read_text().count(f'"event":"{event}"') < count:
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.05)
 
@@ -363,13 +364,26 @@ def test_workers_share_a_port_and_their_metrics_and_the_dead_are_replaced(tmp_pa
         assert len(children) == 2
         total = b'shortlist_http_requests_total{method="POST",route="/recommend",status="200"} 40'
         assert all(total in server.ask("GET", "/metrics")[1] for _ in range(8))  # whoever answers
-        await_ready_lines(tmp_path / "log", 2)
+        await_lines(tmp_path / "log", "ready", 2)
         os.kill(children[0], signal.SIGKILL)
-        await_ready_lines(tmp_path / "log", 3)
+        await_lines(tmp_path / "log", "ready", 3)
         said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
         assert [line["exit_code"] for line in said if line["event"] == "worker_died"] == [-9]
         assert sum(line["event"] == "ready" for line in said) == 3
         assert server.ask("POST", "/recommend", b"{}")[0] == 200
+
+
+def test_a_server_that_has_no_descriptor_left_says_so_and_serves_who_waits_when_one_is_free(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+") as log, small_server(log=log) as server:
+        held = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (held + 2, held + 2))
+        lines = [socket.create_connection(server.address, timeout=10) for _ in range(9)]
+        await_lines(tmp_path / "log", "not_accepted", 1)
+        for line in lines[:-1]:
+            line.close()
+        lines[-1].sendall(post("/recommend", b'{"k":3}'))  # the last of the nine, which nobody had taken
+        assert lines[-1].recv(4096).startswith(b"HTTP/1.1 200 ")
+        lines[-1].close()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
