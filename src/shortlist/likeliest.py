@@ -6,24 +6,28 @@ Newton steps with the exact curvature over blocks of queries: a fit is ten to fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from torch.nn import functional
 
 from shortlist.features.shown_popularity import shown_popularity
 from shortlist.first_choices import AmongNew
 from shortlist.id_places import row_blocks
 
 _CELLS_AT_ONCE = 1 << 22
+_CELLS_KEPT = 1 << 26  # whose products are kept from pass to pass: 270 MB, or 540 where items match by words
 # What is believed before anything is seen, normal, in nats: without held-out choices of some kind nothing runs away
 _BELIEVED = np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0])  # log s, a, d, m, m', tau
 _DEVIATION = np.array([1.0, 1.0, 3.0, 5.0, 5.0, 1.0])
 _ROUNDS = 3  # of the search: how popular what is shown is goes by the a and d of the round before, which hardly move after the second
+_SEARCH = {"gtol": 1e-9, "maxiter": 50}  # a slope says nothing of what is left to gain: some directions are flat
 _LEAST_POPULARITY = 0.05  # a below which popularity says nothing, to nobody
-_FLAT = 1e-4  # nats a query and unit: the slope at which the search ends
+_TO_GAIN = 1e-7  # nats a query: the search ends where the next step would gain less, a few times what float32 can tell
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,11 @@ def likeliest(
     codes        of the same queries and items; None = they do not match by words
     """
     problem = _Likelihood(queries, items, positive, bias, never, left_out, codes)
-    until = {"gtol": _FLAT, "maxiter": 50}
+    search = {"jac": True, "hess": problem.hessian, "method": "trust-exact", "callback": problem.stop_at_top, "options": _SEARCH}
     found = _BELIEVED[: problem.size]
     for _ in range(_ROUNDS if problem.sees_shown else 1):
         problem.look_at_shown(level=found[2] / max(found[1], _LEAST_POPULARITY))
-        found = minimize(problem.value, found, jac=True, hess=problem.hessian, method="trust-exact", options=until).x
+        found = minimize(problem.value, found, **search).x
     calibration = Calibration(float(np.exp(found[0])), *found[1:5].tolist())
     if not problem.sees_shown:
         return calibration
@@ -109,8 +113,11 @@ class _Likelihood:
         self.among_new, self.shown = (None, None) if codes is None else (codes.among_new, codes.shown)
         self.size = 3 if codes is None else 5 if codes.shown is None else 6
         self.away_from_usual, self.usual = torch.zeros(len(positive), 1), 0.0  # (N, 1) g - g_0, by b + (d / a) n, and g_0
-        self.terms = torch.from_numpy(np.stack([bias - bias.mean(), never.astype(np.float32)], axis=1))  # (M, 2) b, n
-        self._point, self._hessian = np.full(self.size, np.nan), np.eye(self.size)
+        b, n = torch.from_numpy(bias - bias.mean()), torch.from_numpy(never.astype(np.float32))
+        self.terms, self.of_items = torch.stack([b, n], dim=1), torch.stack([torch.ones_like(b), b, n, b * n, b * b])  # (M, 2), (5, M)
+        self._blocks = list(row_blocks(len(positive), max(1, _CELLS_AT_ONCE // len(b))))
+        self._kept: list[tuple[torch.Tensor, torch.Tensor | None]] = []  # of the first blocks
+        self._last: list[tuple[NDArray[np.float64], tuple[float, NDArray[np.float64], NDArray[np.float64]]]] = []
 
     @property
     def sees_shown(self) -> bool:
@@ -126,10 +133,29 @@ class _Likelihood:
         known = ~np.isnan(shown)
         self.usual = float(shown[known].mean()) if known.any() else 0.0
         self.away_from_usual = torch.from_numpy(np.where(known, shown - np.float32(self.usual), np.float32(0)))[:, None]
-        self._point = np.full(self.size, np.nan)  # what is known of a point was of another g
+        self._last = []  # what is known of a point was of another g
 
     def value(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """The value and its gradient."""
+        return self._at(point)[:2]
+
+    def hessian(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The second derivatives."""
+        return self._at(point)[2]
+
+    def stop_at_top(self, point: NDArray[np.float64]) -> None:
+        """Ends the search, by StopIteration, where a Newton step would gain next to nothing."""
+        _, gradient, curvature = self._at(point)
+        with suppress(np.linalg.LinAlgError):  # not convex: go on
+            step = np.linalg.solve(np.linalg.cholesky(curvature), gradient)
+            if step @ step / 2 < _TO_GAIN:
+                raise StopIteration
+
+    def _at(self, point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Value, gradient and curvature, kept for the two points that a search goes between: each is asked for several times."""
+        for known, found in self._last:
+            if np.array_equal(known, point):
+                return found
         scale = float(np.exp(point[0]))
         total, gradient, curvature = self._sums(np.concatenate([[scale], point[1:]]))
         # from s to log s
@@ -139,10 +165,14 @@ class _Likelihood:
         curvature[0, 0] += gradient[0]
         total, gradient, curvature = self._with_belief(point, total, gradient, curvature)
         certainty = _DEVIATION[: self.size] ** -2.0
-        away = point - _BELIEVED[: self.size]
-        count = len(self.positive)
-        self._point, self._hessian = point.copy(), (curvature + np.diag(certainty)) / count
-        return (total + float(certainty @ away**2) / 2) / count, (gradient + certainty * away) / count
+        away, count = point - _BELIEVED[: self.size], len(self.positive)
+        made = (
+            (total + float(certainty @ away**2) / 2) / count,
+            (gradient + certainty * away) / count,
+            (curvature + np.diag(certainty)) / count,
+        )
+        self._last = [(point.copy(), made), *self._last[:1]]
+        return made
 
     def _with_belief(
         self, point: NDArray[np.float64], total: float, gradient: NDArray[np.float64], curvature: NDArray[np.float64]
@@ -158,65 +188,64 @@ class _Likelihood:
         bent[0, 0] += away * of_towers
         return total + certainty * away**2 / 2, gradient + certainty * away * along, curvature + certainty * bent
 
-    def hessian(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The second derivatives; they come with the value, which is asked for first."""
-        if not np.array_equal(point, self._point):
-            self.value(point)
-        return self._hessian
-
     @torch.no_grad()
     def _sums(self, factors: NDArray[np.float64]) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
         """Minus the log-likelihood, its gradient and its curvature in (s, a, d), (s, a, d, m, m') or (..., tau), over blocks of queries.
 
         Under the softmax p of a query, the gradient is E_p[f] - f(positive) and the curvature E_p[f f'] - E_p[f] E_p[f]', where f are the
-        slopes of a logit: <u, v> / T, r b, r n, <q, c>, n <q, c>, g (a b + d n). What is of items alone is summed as products with (M, 2).
-        tau bends a and d: d^2 logit / (da dtau) = g b.
+        slopes of a logit: x = <u, v> / T, r b, r n, y = <q, c>, n y, g (a b + d n). They are J h, of h = (x, b, n, y, n y) and what a
+        query is alone. tau bends a and d: d^2 logit / (da dtau) = g b.
         """
         total, gradient, curvature = 0.0, np.zeros(self.size), np.zeros((self.size, self.size))
-        fixed = self.terms @ torch.from_numpy(factors[1:3]).to(self.terms.dtype)  # (M,)
-        products = self.terms[:, [0, 0, 1]] * self.terms[:, [0, 1, 1]]  # (M, 3) bb, bn, nn
-        of_pairs = [0, 3, 4][: 1 if self.size == 3 else 3]  # which factors stand before what a query and an item make together
-        of_items, taste = torch.from_numpy(factors[1:3]), float(factors[5]) if self.sees_shown else 0.0
-        for rows in row_blocks(len(self.positive), max(1, _CELLS_AT_ONCE // len(self.terms))):
-            positive = self.positive[rows]
-            pairs = [queries[rows] @ items.T for queries, items in self.sides]  # (b, M) each
-            if len(pairs) > 1:
-                pairs.append(pairs[1] * self.terms[:, 1])
-            away = self.away_from_usual[rows]
+        popularity = torch.from_numpy(factors[1:3])
+        prior = self.terms @ popularity.to(self.terms.dtype)  # (M,)
+        taste = float(factors[5]) if self.sees_shown else 0.0
+        for number, rows in enumerate(self._blocks):
+            positive, away = self.positive[rows], self.away_from_usual[rows]  # (b,), (b, 1) g
+            towers, words = self._products(number, rows)
             factor = 1 + taste * away  # (b, 1) r
-            chance = factor * fixed + sum(float(factors[place]) * pair for place, pair in zip(of_pairs, pairs, strict=True))
+            chance = (float(factors[0]) * towers).addr_(factor[:, 0], prior)
+            if words is not None:
+                chance.addcmul_(words, float(factors[3]) + float(factors[4]) * self.terms[:, 1])
             own = chance.gather(1, positive[:, None])[:, 0]
             self._leave_out(chance, rows.start, positive)
-            log_sum = torch.logsumexp(chance, dim=1)
-            total += float((log_sum - own).double().sum())
-            chance.sub_(log_sum[:, None]).exp_()
-            mean = torch.zeros(len(positive), self.size, dtype=torch.float64)
-            seen, second = torch.zeros_like(mean), torch.zeros(self.size, self.size, dtype=torch.float64)
-            g, r = away.double(), factor.double()
-            mean_terms, seen_terms = (chance @ self.terms).double(), self.terms[positive].double()  # (b, 2)
-            squares = (chance @ products).double()[:, [0, 1, 1, 2]].reshape(-1, 2, 2)  # (b, 2, 2) E[(b, n) (b, n)']
-            mean[:, 1:3], seen[:, 1:3] = r * mean_terms, r * seen_terms
-            second[1:3, 1:3] = (r[:, :, None] ** 2 * squares).sum(dim=0)
+            top = chance.amax(dim=1)
+            mass = chance.sub_(top[:, None]).exp_().sum(dim=1)  # (b,) what the chances add up to, until they are divided by it
+            total += float((top + mass.log() - own).double().sum())
+
+            seen = [products.gather(1, positive[:, None]) for products in (towers, words) if products is not None]
+            seen[1:1] = [self.terms[positive]]
+            if words is not None:
+                seen.append(seen[2] * seen[1][:, 1:])
+            mean, second = _moments(chance, towers, words, self.of_items, mass=mass.double())
+            off, spread = mean - torch.cat(seen, dim=1).double(), second - mean[:, :, None] * mean[:, None, :]
+            slopes = self._slopes(away.double(), factor.double(), popularity)  # (b, size, h) J
+            gradient += torch.einsum("bsh,bh->s", slopes, off).numpy()
+            curvature += torch.einsum("bsh,bhi,bti->st", slopes, spread, slopes).numpy()
             if self.sees_shown:
-                mean[:, 5:], seen[:, 5:] = g * (mean_terms @ of_items)[:, None], g * (seen_terms @ of_items)[:, None]
-                second[5, 1:3] = second[1:3, 5] = (r * g * (squares @ of_items)).sum(dim=0)
-                second[5, 5] = (g[:, 0] ** 2 * (squares @ of_items @ of_items)).sum()
-                bend = (g * (mean_terms - seen_terms)).sum(dim=0).numpy()
+                bend = (away.double() * off[:, 1:3]).sum(dim=0).numpy()
                 curvature[5, 1:3] += bend
                 curvature[1:3, 5] += bend
-            for number, (place, pair) in enumerate(zip(of_pairs, pairs, strict=True)):
-                weighted = chance * pair
-                mean[:, place] = weighted.sum(dim=1, dtype=torch.float64)
-                seen[:, place] = pair.gather(1, positive[:, None])[:, 0].double()
-                with_terms = (weighted @ self.terms).double()  # (b, 2)
-                second[place, 1:3] = second[1:3, place] = (r * with_terms).sum(dim=0)
-                if self.sees_shown:
-                    second[place, 5] = second[5, place] = (g[:, 0] * (with_terms @ of_items)).sum()
-                for other, again in zip(of_pairs[number:], pairs[number:], strict=True):
-                    second[place, other] = second[other, place] = (weighted * again).sum(dtype=torch.float64)
-            gradient += (mean - seen).sum(dim=0).numpy()
-            curvature += (second - mean.T @ mean).numpy()
         return total, gradient, curvature
+
+    def _slopes(self, away: torch.Tensor, factor: torch.Tensor, popularity: torch.Tensor) -> torch.Tensor:
+        """(b, size, h) what a logit of each query gains with each number, a unit of (x, b, n) or (x, b, n, y, n y)."""
+        slopes = torch.zeros(len(away), self.size, min(self.size, 5), dtype=torch.float64)
+        slopes[:, range(slopes.shape[2]), range(slopes.shape[2])] = 1.0
+        slopes[:, 1, 1] = slopes[:, 2, 2] = factor[:, 0]
+        if self.sees_shown:
+            slopes[:, 5, 1:3] = away * popularity
+        return slopes
+
+    def _products(self, number: int, rows: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(b, M) x and y of a block of queries, y None where nothing matches by words; kept for the next pass while there is room."""
+        if number < len(self._kept):
+            return self._kept[number]
+        made = [queries[rows] @ items.T for queries, items in self.sides]
+        products = (made[0], made[1] if len(made) > 1 else None)
+        if rows.stop * len(self.terms) <= _CELLS_KEPT:
+            self._kept.append(products)
+        return products
 
     def _leave_out(self, logits: torch.Tensor, start: int, positive: torch.Tensor) -> None:
         """The cells that are no alternatives become -inf; a positive stays."""
@@ -225,3 +254,38 @@ class _Likelihood:
         for place, own in enumerate(positive.tolist()):
             rows = self.left_out[start + place]
             logits[place, torch.from_numpy(rows[(rows >= 0) & (rows != own)])] = -torch.inf
+
+
+def _moments(
+    chance: torch.Tensor, towers: torch.Tensor, words: torch.Tensor | None, of_items: torch.Tensor, *, mass: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(E[h], E[h h']), (b, h) and (b, h, h) float64, of h = (x, b, n) or (x, b, n, y, n y) under p.
+
+    chance          (b, M) p times `mass` (b,); used up
+    towers, words   (b, M) x and y
+    of_items        (5, M) 1, b, n, b n, b b
+
+    A pass over cells for each of p, p x and p y, summed by what is of items alone, then for p x x, p x y and p y y: n n = n.
+    """
+    alone, of_towers = _summed(chance, of_items), chance * towers
+    by_towers = _summed(of_towers, of_items)
+    mean = torch.stack([by_towers[:, 0], alone[:, 1], alone[:, 2]], dim=1)
+    second = torch.empty(len(chance), 3, 3, dtype=torch.float64)
+    second[:, 0, 0] = torch.linalg.vecdot(of_towers, towers, dim=1)
+    second[:, 0, 1:] = second[:, 1:, 0] = by_towers[:, 1:3]
+    second[:, 1:, 1:] = alone[:, [4, 3, 3, 2]].reshape(-1, 2, 2)
+    if words is None:
+        return mean / mass[:, None], second / mass[:, None, None]
+    of_words = chance.mul_(words)
+    by_words = _summed(of_words, of_items)
+    both, twice = _summed(of_towers.mul_(words), of_items), _summed(of_words.mul_(words), of_items)
+    with_words = torch.stack([both[:, [0, 2]], by_words[:, [1, 3]], by_words[:, [2, 2]]], dim=1)  # (b, 3, 2) E[(x, b, n) (y, n y)']
+    among_words = twice[:, [0, 2, 2, 2]].reshape(-1, 2, 2)
+    upper, lower = torch.cat([second, with_words], dim=2), torch.cat([with_words.mT, among_words], dim=2)
+    mean, second = torch.cat([mean, by_words[:, [0, 2]]], dim=1), torch.cat([upper, lower], dim=1)
+    return mean / mass[:, None], second / mass[:, None, None]
+
+
+def _summed(cells: torch.Tensor, of_items: torch.Tensor) -> torch.Tensor:
+    """(b, 5) float64: the sums of `cells` (b, M) by each row of `of_items` (5, M), which takes three times as long the other way round."""
+    return functional.linear(cells, of_items).double()
