@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -201,6 +201,30 @@ def test_slopes_and_curvature_are_those_of_an_oracle_whatever_the_blocks(
     np.testing.assert_allclose(slope, approx_fprime(at, oracle, 1e-5), atol=2e-4)
     curvature = np.array([approx_fprime(at, lambda near, part=part: problem.value(near)[1][part], 1e-3) for part in range(len(at))])
     np.testing.assert_allclose(problem.hessian(at), curvature, rtol=2e-2, atol=2e-3)
+
+
+def test_products_that_are_kept_from_pass_to_pass_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [np.array(point) for point in ([0.3, 0.7, -1.1, 1.9, -0.6], [0.1, 0.8, -1.4, 1.2, 0.3], [0.2, 0.7, -1.3, 1.1, 0.1])]
+    monkeypatch.setattr(module, "_CELLS_AT_ONCE", 7 * ITEMS)
+    found = []
+    for room, blocks in ((0, 0), (23 * ITEMS, 3), (1 << 26, 15)):
+        monkeypatch.setattr(module, "_CELLS_KEPT", room)
+        problem = module._Likelihood(*planted(Calibration(1.2, 0.8, -1.0), 101), None, codes(101))
+        found.append([(value, slope.tolist()) for value, slope in map(problem.value, points)])
+        assert len(problem._kept) == blocks
+    assert found[0] == found[1] == found[2]
+
+
+def test_no_point_is_computed_twice_and_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, sums = [], module._Likelihood._sums
+
+    def noted(problem: module._Likelihood, factors: NDArray[np.float64]) -> Any:
+        points.append(tuple(factors))
+        return sums(problem, factors)
+
+    monkeypatch.setattr(module._Likelihood, "_sums", noted)
+    likeliest(*planted(Calibration(1.6, 0.7, -1.5)), codes=codes(QUERIES))
+    assert len(points) == len(set(points)) <= 9
 
 
 # --- what becomes of it in a model
