@@ -1,6 +1,6 @@
 """The numbers of calibration.py: those under which held-out choices are likeliest, by the softmax over the whole corpus.
 
-Newton steps with the exact curvature over blocks of queries: a fit is ten to fifteen passes over queries x items, whatever the log.
+Newton steps with the exact curvature over blocks of queries: a fit is six to ten passes over queries x items, whatever the log.
 """
 
 from __future__ import annotations
