@@ -58,10 +58,11 @@ class Reached(Exception):
 class Judge:
     """A train log that stops the clock now and then, and judges what has been learned so far."""
 
-    def __init__(self, trainer: Trainer, kept: HeldOut, test: Examples, config: Config) -> None:
+    def __init__(self, trainer: Trainer, kept: HeldOut, test: Examples, config: Config, *, level: float, every: int, begun: float) -> None:
+        """Looks every so many steps, until Recall@K is at `level`; `begun` is when the clock was started."""
         self.trainer, self.dataset, self.kept, self.test, self.config = trainer, trainer.learner.dataset, kept, test, config
-        self.level, self.every, self.seconds, self.curve = 1.0, 20, 0.0, [(0.0, 0.0)]
-        self.started = time.perf_counter()
+        self.level, self.every, self.started = level, every, begun
+        self.seconds, self.curve = 0.0, list[tuple[float, float]]()
 
     def record(self, facts: dict[str, Any]) -> None:
         """Nobody reads it."""
@@ -159,11 +160,10 @@ def run_ours(dataset: Dataset, test: Examples, config: Config, level: float, eve
     begun = time.perf_counter()
     trainer = Trainer(dataset, examples_to_learn(fit, config), config)
     kept = held_out(trainer.learner, fit, validation)
-    judge = Judge(trainer, kept, test, config)
-    judge.level, judge.every, judge.started = level, every, begun
+    judge = Judge(trainer, kept, test, config, level=level, every=every, begun=begun)
     with contextlib.suppress(Reached):
         trainer.fit(kept.loss, judge)
-    return judge.curve[1:]
+    return judge.curve
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from hypothesis import settings
 settings.register_profile("everywhere", deadline=None, derandomize=True, database=None)
 settings.load_profile("everywhere")
 
-# Files of over ten seconds, the longest first: begun last, one of them would keep one process busy while the other has nothing to do.
+# Files of ten seconds and more, the longest first: begun last, one would keep one process busy while the other has nothing to do.
 LONG = (
     "serve/test_index_kinds.py",
     "serve/test_chaos.py",

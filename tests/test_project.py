@@ -10,10 +10,13 @@ from typing import Any
 import polars as pl
 import pytest
 
+from shortlist import project as project_module
 from shortlist.config import config_from_tree, config_tree
 from shortlist.errors import ConfigError, DataError
+from shortlist.features.encoder import BUCKET_SUFFIX
 from shortlist.project import FeatureColumn, describe, feature_column, open_project
 from shortlist.sections import Config, FeatureSettings, feature_settings
+from shortlist.towers import BIAS, MATCH, OUTPUT
 
 EVENTS = {"user_id": [1, 1, 2], "item_id": ["a", "b", "a"], "at": [10, 20, 30]}
 ITEMS = {"item_id": ["a", "b", "c"], "title": ["x", "y", "z"], "price": [1.5, None, 2.0], "tags": [["p"], [], None]}
@@ -296,6 +299,10 @@ def test_a_column_called_as_tables_of_a_model_are_needs_another_name_as_a_featur
         open_project(settings(tmp_path, items=items))
     renamed = {"item_id": "id", "note": {"kind": "text", "column": name}, "a#b": {"kind": "text", "column": name}}
     assert open_project(settings(tmp_path, items=items, item=renamed)).config.item.features.keys() == renamed.keys()
+
+
+def test_the_names_that_are_refused_are_those_that_tables_have() -> None:
+    assert {f"#{end}" for end in project_module._OF_TABLES} == {BIAS, OUTPUT, MATCH, BUCKET_SUFFIX}
 
 
 def test_a_misspelt_item_column_names_the_nearest(tmp_path: Path) -> None:

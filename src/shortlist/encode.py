@@ -155,15 +155,15 @@ def encode_queries(
     @torch.no_grad()
     def encode(rows: slice) -> None:
         block = queries.take(np.arange(rows.start, rows.stop))
+        seed, history = block.seed_row, block.newest_first(model.history_last)
         users = {name: column.take(block.user_row) for name, column in user_features.items()}
         encoded[rows, :dim] = model.encode_queries(
             known,
-            torch.from_numpy(block.seed_row.astype(np.int64)),
-            torch.from_numpy(block.newest_first(model.history_last).astype(np.int64)),
+            torch.from_numpy(seed.astype(np.int64)),
+            torch.from_numpy(history.astype(np.int64)),
             lookups(users, tables, "user") + lookups(block.context, tables, "context"),
         ).numpy()
         if matches:
-            seed, history = block.seed_row, block.newest_first(model.history_last)
             encoded[rows, dim] = popularity_factor(tables[TASTE][0].numpy(), shown_popularity(embedding[:, -1], seed, history))
             encoded[rows, dim + 1 :] = shown_codes(codes, seed, history)
 

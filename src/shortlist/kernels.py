@@ -123,7 +123,7 @@ class Kernels:
 
 def kernels() -> Kernels | None:
     """The compiled passes; None where there are none, and while a model is traced to be exported: a trace holds torch's operations."""
-    built = None if torch.jit.is_tracing() else library()  # type: ignore[attr-defined, no-untyped-call]
+    built = None if torch.jit.is_tracing() else library()  # type: ignore[attr-defined, no-untyped-call]  # torch types none
     return None if built is None else Kernels(built)
 
 

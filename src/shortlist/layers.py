@@ -55,7 +55,7 @@ def through_layers(stack: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
         return eager
     kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     rest = [part for layer in list(stack)[1:] if isinstance(layer, nn.Linear) for part in (layer.weight, layer.bias)]
-    deep: torch.Tensor = _HiddenLayers.apply(kind, x, weight, first.bias, *rest)  # type: ignore[no-untyped-call]
+    deep: torch.Tensor = _HiddenLayers.apply(kind, x, weight, first.bias, *rest)  # type: ignore[no-untyped-call]  # torch types none
     return deep
 
 
@@ -169,7 +169,7 @@ def masked_softmax(scores: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
 def normalise(vectors: torch.Tensor, addends: torch.Tensor | None = None, *, count: int | None = None) -> torch.Tensor:
     """(n, D) the first n = `count` rows of vectors + addends, or all, at length 1, in float32 at least; no addends are zeros."""
     if kernels() is not None and vectors.dtype in (torch.float32, torch.bfloat16):
-        unit: torch.Tensor = _Normalise.apply(vectors, addends, len(vectors) if count is None else count)  # type: ignore[no-untyped-call]
+        unit: torch.Tensor = _Normalise.apply(vectors, addends, len(vectors) if count is None else count)  # type: ignore[no-untyped-call]  # torch types none
         return unit
     vectors = vectors.float() if vectors.dtype == torch.bfloat16 else vectors
     vectors = vectors if count is None else vectors[:count]

@@ -63,7 +63,7 @@ def softmax_loss(
     kind         the type of the matrix products; the softmax is in float32 always
     Returns      () float32, with gradients of queries, vectors, temperature and bias
     """
-    loss: torch.Tensor = _SoftmaxLoss.apply(queries, vectors, temperature, bias, terms, weight, kind)  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _SoftmaxLoss.apply(queries, vectors, temperature, bias, terms, weight, kind)  # type: ignore[no-untyped-call]  # torch types none
     return loss
 
 

@@ -41,7 +41,7 @@ def learned_sums_of_bags(table: torch.Tensor, bags: BagTensors, transposed: BagT
     transposed   the same weights by table row: the bags that hold it. The table's gradient is another sum of bags, and adds up
                  in one order always.
     """
-    sums: torch.Tensor = _SumsOfBags.apply(table, bags, transposed)  # type: ignore[no-untyped-call]
+    sums: torch.Tensor = _SumsOfBags.apply(table, bags, transposed)  # type: ignore[no-untyped-call]  # torch types none
     return sums
 
 
@@ -91,7 +91,7 @@ def beside(pieces: Sequence[Piece], *, rows: int, kind: torch.dtype) -> torch.Te
         return side_by_side(tensors, rows=rows, kind=kind)
     tensors = [piece if isinstance(piece, torch.Tensor) else piece.table for piece in pieces]
     lookups = [None if isinstance(piece, torch.Tensor) else piece for piece in pieces]
-    found: torch.Tensor = _Beside.apply(rows, kind, lookups, *tensors)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = _Beside.apply(rows, kind, lookups, *tensors)  # type: ignore[no-untyped-call]  # torch types none
     return found
 
 
@@ -140,7 +140,7 @@ class _Beside(torch.autograd.Function):
 
 def side_by_side(pieces: Sequence[torch.Tensor], *, rows: int, kind: torch.dtype) -> torch.Tensor:
     """(rows, width) the pieces (n, some width), n <= rows, as columns of one matrix of type `kind`; zeros below row n."""
-    beside: torch.Tensor = _SideBySide.apply(rows, kind, *pieces)  # type: ignore[no-untyped-call]
+    beside: torch.Tensor = _SideBySide.apply(rows, kind, *pieces)  # type: ignore[no-untyped-call]  # torch types none
     return beside
 
 

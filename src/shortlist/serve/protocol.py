@@ -47,7 +47,7 @@ _RESET = struct.pack("ii", 1, 0)  # close without keeping what was not read
 class PatientProtocol(HttpToolsProtocol):
     """A connection with deadlines, caps and early refusals. The server calls `enforce` now and then."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         """Starts the clock of the first request; refuses connections beyond the limit."""
         super().connection_made(transport)
         application = self.app

@@ -71,7 +71,7 @@ def put_of(version: LiveVersion, rows: Sequence[Mapping[str, Any]]) -> tuple[Wri
     column = version.bundle.items.id_column
     ids: list[Id] = [row.get(column) for row in rows]  # type: ignore[misc]  # rows_of refuses what is no id
     if None in ids:
-        raise BadRequestError(f"an item must have an id in {column!r}: got none in row {ids.index(None) + 1}")  # type: ignore[arg-type]
+        raise BadRequestError(f"an item must have an id in {column!r}: got none in row {ids.index(None) + 1}")  # type: ignore[arg-type]  # it is there
     version.item_ids.rows_of(ids)
     if len(set(ids)) < len(ids):
         raise BadRequestError(f"items of one request must differ in {column!r}: one is named twice; send its last state")
