@@ -195,7 +195,7 @@ class IndexSettings(Section, frozen=True):
     target_k: int = 100
     leaves: int | None = None  # partitions; not set: from the size of the corpus
     searched: int | None = None  # partitions looked into; not set: tuned
-    rescored: int | None = None  # items compared by their own vectors; not set: tuned
+    rescored: int | None = None  # items named by codes and compared by their own vectors; not set: tuned, and finer codes rule most out
     build_threads: int | None = None  # not set: all processors that may be used
     seed: int = 0
 

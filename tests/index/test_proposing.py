@@ -17,7 +17,7 @@ from shortlist.index import engines, proposing
 from shortlist.index.exact import ExactIndex
 from shortlist.index.faiss import FaissIndex
 from shortlist.index.proposing import Effort, ProposingIndex, default_effort
-from shortlist.index.scann import ScannIndex
+from shortlist.index.scann import ScannIndex, tree_and_codes
 from shortlist.sections import IndexSettings
 
 SIZE, DIM, K = 5003, 17, 20
@@ -110,9 +110,9 @@ def noted_proposals(index: ProposingIndex, monkeypatch: pytest.MonkeyPatch) -> l
     tried: list[tuple[int, int, int]] = []
     propose = index.propose
 
-    def noted(query: np.ndarray, count: int, searched: int) -> np.ndarray:
-        rows = propose(query, count, searched)
-        tried.append((searched, count, len(rows)))
+    def noted(query: np.ndarray, effort: Effort, searched: int) -> np.ndarray:
+        rows = propose(query, effort, searched)
+        tried.append((searched, effort.handed, len(rows)))
         return rows
 
     monkeypatch.setattr(index, "propose", noted)
@@ -256,8 +256,10 @@ def test_a_pickle_beside_the_index_is_refused(kind: type[ProposingIndex], built:
         ("leaves", 1, "searched <= 1"),
         ("leaves", 68, "67 partitions|leaves"),
         ("efforts", [], "at least one effort"),
-        ("efforts", [{"depth": 0, "searched": 1, "rescored": 3}], "depth <= rescored"),
-        ("efforts", [{"depth": 1, "searched": 1, "rescored": 2**40}], "depth <= rescored"),
+        ("efforts", [{"depth": 0, "searched": 1, "rescored": 3}], "depth <= compared <= rescored"),
+        ("efforts", [{"depth": 1, "searched": 1, "rescored": 2**40}], "depth <= compared <= rescored"),
+        ("efforts", [{"depth": 2, "searched": 1, "rescored": 3, "compared": 1}], "depth <= compared <= rescored"),
+        ("efforts", [{"depth": 2, "searched": 1, "rescored": 3, "compared": 4}], "depth <= compared <= rescored"),
         ("files", {"../../x": "0"}, "x is missing"),
         ("more", 1, "unknown field"),
     ],
@@ -290,14 +292,18 @@ def test_eligible_rows_are_compared_where_that_is_cheaper_than_searching_past_th
 ) -> None:
     index = built[kind]
     # 20 results among 1,000 of 5,003 rows: 20 (1 + 1.3 * 4.003) = 124.1 deep, so 40 partitions and 700 rows:
-    # 40 * 100 + 40 / 67 * 5003 * 17 / 2 * .03 + 700 * (10 + 1.7 * 17) = 31,992 ns; comparing takes 1000 * 17 * .25 = 4,250
-    assert index.search_ns(40, 700) == pytest.approx(31_992, rel=1e-4)
+    # 40 * 100 + 40 / 67 * 5003 * 17 / 2 * .03 + 700 * (10 + 1.7 * 17) = 31,992 ns, and 700 * (45 + .17 * 17) = 33,523 where they are
+    # ordered by finer codes; comparing takes 1000 * 17 * .25 = 4,250
+    ordered = 33_523 if kind is ScannIndex else 0
+    assert index.search_ns(Effort(320, 40, 700)) == pytest.approx(31_992 + ordered, rel=1e-4)
+    if kind is ScannIndex:  # which of these 700 hands over 416: 4,762 + 33,523 + 416 * 38.9
+        assert index.search_ns(Effort(320, 40, 700, 416)) == pytest.approx(54_467, rel=1e-4)
     assert index.prepare(some_of(SIZE, 1000)).gathered is not None
     assert index.prepare(some_of(SIZE, 1251)).gathered is None  # more than a quarter
-    monkeypatch.setattr(proposing, "COMPARED_NS", 2.0)
-    assert index.prepare(some_of(SIZE, 1000)).gathered is None  # 34,000 ns
-    assert index.prepare(some_of(SIZE, 900)).gathered is not None  # 30,600 ns
-    monkeypatch.setattr(proposing, "COMPARED_NS", 1e6)
+    monkeypatch.setattr(proposing, "GATHERED_DIM_NS", (31_992 + ordered) / (950 * 17))  # as dear for 950 rows
+    assert index.prepare(some_of(SIZE, 1000)).gathered is None
+    assert index.prepare(some_of(SIZE, 900)).gathered is not None
+    monkeypatch.setattr(proposing, "GATHERED_DIM_NS", 1e6)
     assert index.prepare(some_of(SIZE, 400)).gathered is None  # 319.2 deep
     assert index.prepare(some_of(SIZE, 390)).gathered is not None  # 327.5: deeper than any effort is good for
 
@@ -328,7 +334,7 @@ def test_a_build_leaves_the_terminal_alone() -> None:
     code = """
 import numpy as np
 from shortlist.sections import IndexSettings
-from shortlist.index.scann import ScannIndex
+from shortlist.index.scann import ScannIndex, tree_and_codes
 vectors = np.random.default_rng(1).standard_normal((300, 8)).astype(np.float32)
 ScannIndex.build(vectors, IndexSettings(kind="scann")).search_one(vectors[0], 3)
 """
@@ -339,3 +345,19 @@ ScannIndex.build(vectors, IndexSettings(kind="scann")).search_one(vectors[0], 3)
 def test_the_exact_index_of_an_approximate_one_is_over_the_same_vectors(built: dict[Any, ProposingIndex]) -> None:
     for index in built.values():
         assert isinstance(index.exact, ExactIndex) and np.shares_memory(index.exact.vectors, index._vectors)
+
+
+@needs("scann")
+def test_an_index_from_before_it_had_finer_codes_is_searched_as_it_was(tmp_path: Path) -> None:
+    """Such a version hands over all that it names, and its facts say nothing of rows compared."""
+    index = ScannIndex(clustered(), leaves=67, efforts=[Effort(20, 12, 60), Effort(SIZE, 67, SIZE)])
+    with engines.unheard():
+        index._searcher = tree_and_codes(index.exact.vectors, 67, threads=1).build()
+    index.save(tmp_path)
+    facts = msgspec.json.decode((tmp_path / "scann.json").read_bytes())
+    facts["efforts"] = [{name: effort[name] for name in ("depth", "searched", "rescored")} for effort in facts["efforts"]]
+    (tmp_path / "scann.json").write_bytes(msgspec.json.encode(facts))
+    opened = ScannIndex.open(tmp_path, clustered())
+    true = opened.exact.search(QUERIES, K)
+    assert recall(opened.search(QUERIES, K)[0], true[0]) > 0.8
+    assert same(opened.with_efforts([Effort(SIZE, 67, SIZE)]).search(QUERIES, K), true)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,19 @@ class ByPartition(ProposingIndex):
 
     kind = "scann"
     folder = "planted"
+    noise = 0.3
 
-    def propose(self, query: Float32s, count: int, searched: int) -> Rows:
+    def propose(self, query: Float32s, effort: Effort, searched: int) -> Rows:
         scores = self._vectors @ query
         order = np.argsort(-np.array([scores[part :: self.leaves].max() for part in range(self.leaves)]))[:searched]
         rows = np.flatnonzero(np.isin(np.arange(self.size) % self.leaves, order))
-        noise = np.random.default_rng(int(abs(scores[0]) * 1e6)).normal(0, 0.3, self.size)
-        return rows[np.argsort(-(scores[rows] + noise[rows]))][:count]
+        noise = np.random.default_rng(int(abs(scores[0]) * 1e6)).normal(0, self.noise, self.size)
+        named = rows[np.argsort(-(scores[rows] + noise[rows]))][: effort.rescored]
+        return named if effort.compared is None else named[np.argsort(-self._finer(scores)[named])][: effort.compared]
+
+    def _finer(self, scores: Float32s) -> Float32s:
+        """What its finer codes, where it has some, make of the scores."""
+        raise NotImplementedError
 
     def _build_library(self, settings: IndexSettings) -> None:
         pass
@@ -59,7 +66,7 @@ def test_efforts_reach_the_target_and_a_cheaper_one_would_not() -> None:
         assert proof.recall == tuning.mean_recall(tuned, tuning.split(queries, SETTINGS)[1], 10)
         assert proof.recall >= target - tuning.TOLERANCE
         best = tuned.efforts[0]
-        assert best.searched == 20 or tuned.search_ns(best.searched, best.rescored) < tuned.search_ns(20, 100)
+        assert best.compared is None and (best.searched == 20 or tuned.search_ns(best) < tuned.search_ns(Effort(10, 20, 100)))
         weaker = Effort(best.depth, max(1, best.searched // 2), best.rescored)
         assert tuning.mean_recall(tuned.with_efforts([weaker]), queries, 10) < target
 
@@ -69,6 +76,33 @@ def test_deeper_results_get_more_effort() -> None:
     assert [effort.depth for effort in tuned.efforts] == [10, 15, 25, 50, 140]
     searched, rescored = zip(*((effort.searched, effort.rescored) for effort in tuned.efforts), strict=True)
     assert list(searched) == sorted(searched) and list(rescored) == sorted(rescored)
+
+
+class WithFinerCodes(ByPartition):
+    """The same library with coarser codes, and finer ones that are off by a hundredth."""
+
+    has_finer_codes = True
+    noise = 2.0
+    grid = 0.01
+
+    def _finer(self, scores: Float32s) -> Float32s:
+        return np.round(scores / self.grid)
+
+
+class WithUselessCodes(WithFinerCodes):
+    """All rows have one of three finer codes, so a third of the corpus looks alike."""
+
+    grid = 4.0
+
+
+def test_finer_codes_leave_few_rows_to_compare_unless_they_are_too_coarse() -> None:
+    vectors, queries = normal(1, 499, 101) / np.float32(5), normal(2, 300, 101)  # a row is dear to compare, its code is not
+    settings = msgspec.structs.replace(SETTINGS, target_recall=0.9)
+    finer, proof = tuning.tuned(WithFinerCodes.build(vectors, SETTINGS), queries, settings)
+    assert all(effort.compared in (None, math.ceil(1.3 * effort.depth)) for effort in finer.efforts)
+    assert finer.efforts[0].compared == 13 < finer.efforts[0].rescored and proof.recall >= 0.895
+    coarse, proof = tuning.tuned(WithUselessCodes.build(vectors, SETTINGS), queries, settings)
+    assert coarse.efforts[0].compared is None and proof.recall >= 0.895
 
 
 def test_the_tuning_halves_share_no_query_and_the_seed_decides() -> None:
@@ -118,7 +152,7 @@ def test_recall_by_hand() -> None:
     queries = np.ones((3, 64), np.float32)
 
     class Half(ByPartition):
-        def propose(self, query: Float32s, count: int, searched: int) -> Rows:
+        def propose(self, query: Float32s, effort: Effort, searched: int) -> Rows:
             return np.array([0, 1, 2, 3, 4, 30, 31, 32, 33, 34])  # the first five of the best ten rows 0..9
 
     half = Half.build(index.exact.vectors, SETTINGS)

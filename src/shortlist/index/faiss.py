@@ -16,7 +16,7 @@ import numpy as np
 from shortlist.errors import BundleError
 from shortlist.index.contract import Float32s, Rows
 from shortlist.index.engines import in_range, require, training_threads
-from shortlist.index.proposing import ProposingIndex
+from shortlist.index.proposing import Effort, ProposingIndex
 from shortlist.sections import IndexSettings
 
 BLOCK_DIMS = 2  # dimensions that share a 4-bit code
@@ -36,19 +36,19 @@ class FaissIndex(ProposingIndex):
     library: Any
     _parts: tuple[Any, ...]  # Faiss keeps bare pointers to these
 
-    def propose(self, query: Float32s, count: int, searched: int) -> Rows:
-        """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
+    def propose(self, query: Float32s, effort: Effort, searched: int) -> Rows:
+        """At most `effort.handed` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
         if not getattr(_thread, "is_single", False):
             require("faiss").omp_set_num_threads(1)
             _thread.is_single = True
-        rows: Rows = self._asked(query[None], count, searched)[0]
+        rows: Rows = self._asked(query[None], effort.handed, searched)[0]
         return rows if len(rows) and rows[-1] >= 0 else rows[rows >= 0]
 
-    def propose_all(self, queries: Float32s, count: int, searched: int, *, threads: int) -> list[Rows]:
+    def propose_all(self, queries: Float32s, effort: Effort, *, threads: int) -> list[Rows]:
         """What `propose` says of each of the queries (N, D)."""
         require("faiss").omp_set_num_threads(threads)
         _thread.is_single = False
-        return [rows[rows >= 0] for rows in self._asked(queries, count, searched)]
+        return [rows[rows >= 0] for rows in self._asked(queries, effort.handed, effort.searched)]
 
     def _asked(self, queries: Float32s, count: int, searched: int) -> Rows:
         """(N, count) rows, -1 = none."""

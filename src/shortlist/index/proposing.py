@@ -1,8 +1,9 @@
 """What the approximate indexes share: a library proposes rows, our own vectors decide.
 
-A library (`scann`, `faiss`) holds codes of the vectors, a sixteenth of their size, and names the rows that seem best. They are
-compared by their vectors in float32, and the best of them by the canonical score: results have the bits that the exact index
-gives to the same rows. The library keeps no vectors, so memory and disk hold them once.
+A library (`scann`, `faiss`) holds codes of the vectors, a sixteenth of their size, and names the rows that seem best. Some have
+finer codes as well, a fourth of the size, by which most of those rows are ruled out. The rest are compared by their vectors, with the
+canonical score: results have the bits that the exact index gives to the same rows. The library keeps no vectors, so memory and disk
+hold them once.
 
 How hard the library must look depends on how many rows are wanted: an `Effort` for each depth, found by `tuning`. A filter makes
 the search deeper. Where no depth gives k rows, the exact index answers: never a short list while k rows are eligible.
@@ -44,8 +45,9 @@ GATHERED_SHARE = 1 / 4  # of the corpus: eligible rows up to which their vectors
 GATHERED_LARGEST_BYTES = 56 << 20  # of such copies: the masks that a service remembers by default hold one of them
 CODE_NS = 0.03  # a 4-bit code of a row in a partition that is looked into
 PARTITION_NS = 100.0  # a partition that is looked into, however small
-RESCORED_NS, RESCORED_DIM_NS = 10.0, 1.7  # a row that the library names and that is fetched and compared; and each dimension of it
-COMPARED_NS = 0.25  # a dimension of an eligible row that is compared with all others
+ORDERED_NS, ORDERED_DIM_NS = 45.0, 0.17  # a row that the library orders by its finer code; and each dimension of it
+COMPARED_NS, COMPARED_DIM_NS = 10.0, 1.7  # a row that is handed over, fetched and compared by its vector; and each dimension of it
+GATHERED_DIM_NS = 0.25  # a dimension of an eligible row whose vector lies beside the others' and is compared with them
 SPARE = 1.3  # times as many ineligible rows are searched past as there are on average: they are never spread evenly
 
 
@@ -54,12 +56,19 @@ class Effort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     depth     results that this effort is good for
     searched  partitions that are looked into
-    rescored  rows proposed by the library and compared by their own vectors; at least `depth`
+    rescored  rows that the library names by its codes; at least `depth`
+    compared  rows of these that it hands over, by its finer codes, to be compared by their vectors; None = all of them
     """
 
     depth: int
     searched: int
     rescored: int
+    compared: int | None = None
+
+    @property
+    def handed(self) -> int:
+        """How many rows the library hands over."""
+        return self.rescored if self.compared is None else self.compared
 
 
 class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +89,7 @@ class ProposingIndex(Index):
     """
 
     folder: ClassVar[str]  # of the library's own files, below the index's folder
+    has_finer_codes: ClassVar[bool] = False  # can it tell by itself most of what need not be compared?
 
     exact: ExactIndex
     leaves: int
@@ -144,7 +154,7 @@ class ProposingIndex(Index):
     @property
     def is_exact(self) -> bool:  # type: ignore[override]  # of the class elsewhere, here of the efforts
         """Do the efforts look everywhere and compare everything?"""
-        return not self.leaves or any(effort.searched == self.leaves and effort.rescored == self.size for effort in self.efforts[:1])
+        return not self.leaves or any(effort.searched == self.leaves and effort.handed == self.size for effort in self.efforts[:1])
 
     @property
     def is_compiled(self) -> bool:  # type: ignore[override]  # of the class elsewhere, here of the vectors
@@ -155,10 +165,12 @@ class ProposingIndex(Index):
         """The rows of `mask`, with copies of their vectors where comparing them all is cheaper than searching past the others."""
         return Eligible(self, mask, gather=lambda rows: gather(self._vectors, rows) if self._are_compared(len(rows)) else None)
 
-    def search_ns(self, searched: int, rescored: int) -> float:
+    def search_ns(self, effort: Effort) -> float:
         """Nanoseconds that a search takes, about: counted, so that tuning chooses alike on any machine."""
-        scanned = self.size * searched / self.leaves
-        return searched * PARTITION_NS + scanned * self.dim / 2 * CODE_NS + rescored * (RESCORED_NS + RESCORED_DIM_NS * self.dim)
+        scanned = self.size * effort.searched / self.leaves
+        codes = effort.searched * PARTITION_NS + scanned * self.dim / 2 * CODE_NS
+        ordered = effort.rescored * (ORDERED_NS + ORDERED_DIM_NS * self.dim) if self.has_finer_codes else 0.0
+        return codes + ordered + effort.handed * (COMPARED_NS + COMPARED_DIM_NS * self.dim)
 
     def search(
         self,
@@ -197,12 +209,12 @@ class ProposingIndex(Index):
         return self.exact.scan_one(query, norm, k, out, None if allowed is None else allowed.penalty) if found is None else found
 
     @abstractmethod
-    def propose(self, query: Float32s, count: int, searched: int) -> Rows:
-        """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
+    def propose(self, query: Float32s, effort: Effort, searched: int) -> Rows:
+        """At most `effort.handed` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
 
-    def propose_all(self, queries: Float32s, count: int, searched: int, *, threads: int) -> list[Rows]:
+    def propose_all(self, queries: Float32s, effort: Effort, *, threads: int) -> list[Rows]:
         """What `propose` says of each of the queries (N, D), but for the order of rows with equal codes; faster, for tuning."""
-        return [self.propose(query, count, searched) for query in queries]
+        return [self.propose(query, effort, effort.searched) for query in queries]
 
     @abstractmethod
     def _build_library(self, settings: IndexSettings) -> None:
@@ -226,7 +238,7 @@ class ProposingIndex(Index):
         excluded = None if out is None or not len(out) else row_mask(out, self.size)
         for effort, searches in self._plan[bisect_left(self._depths, wanted) :]:
             for searched in searches:
-                rows = self.propose(query, effort.rescored, searched)
+                rows = self.propose(query, effort, searched)
                 proposed, depth = len(rows), effort.depth
                 if allowed is not None:
                     rows = rows[allowed.mask[rows]]
@@ -236,7 +248,7 @@ class ProposingIndex(Index):
                     rows = rows[~excluded[rows]]
                 if min(len(rows), depth) >= k:
                     return self._refiner.best(query, rows, k, largest)
-                if proposed == effort.rescored:
+                if proposed == effort.handed:
                     break  # more partitions would propose other rows, not more
         return None
 
@@ -249,15 +261,17 @@ class ProposingIndex(Index):
         if eligible > GATHERED_SHARE * self.size or 4 * eligible * self.dim > GATHERED_LARGEST_BYTES:
             return False
         enough = self._plan[bisect_left(self._depths, self._depth_among(self.efforts[0].depth, eligible)) :]
-        return not enough or eligible * self.dim * COMPARED_NS <= self.search_ns(enough[0][0].searched, enough[0][0].rescored)
+        return not enough or eligible * self.dim * GATHERED_DIM_NS <= self.search_ns(enough[0][0])
 
     def _set_efforts(self, efforts: Iterable[Effort]) -> None:
         self.efforts = tuple(sorted(efforts, key=lambda effort: effort.depth))
         if not self.efforts:
             raise ValueError("an index must have at least one effort: got none")
         for effort in self.efforts:
-            if not (1 <= effort.depth <= effort.rescored <= self.size and 0 <= effort.searched <= self.leaves):
-                raise ValueError(f"an effort must have depth <= rescored <= {self.size} and searched <= {self.leaves}: got {effort}")
+            if not (1 <= effort.depth <= effort.handed <= effort.rescored <= self.size and 0 <= effort.searched <= self.leaves):
+                raise ValueError(
+                    f"an effort must have depth <= compared <= rescored <= {self.size} and searched <= {self.leaves}: got {effort}"
+                )
         looking = self.efforts if self.leaves else ()
         # Where the likeliest partitions are small, a few more of them are enough; the next effort may look into fifty times as many.
         ends = [*(effort.searched for effort in looking[1:]), self.leaves]

@@ -1,7 +1,7 @@
-"""ScaNN behind the contract: partitions, and 4-bit codes made for inner products (anisotropic). Needs `scann-core` or `scann`.
+"""ScaNN behind the contract: partitions, 4-bit codes made for inner products (anisotropic), and 8-bit ones. Needs `scann-core` or `scann`.
 
-Only partitions and codes are the library's; re-scoring is `proposing`'s, from the vectors that are there anyway. ScaNN's own
-document ids are never used: they are a pickle.
+It names rows by the small codes and orders them by the larger; their comparison is `proposing`'s, from the vectors that are there
+anyway. ScaNN's own document ids are never used: they are a pickle.
 
 Guo et al., Accelerating Large-Scale Inference with Anisotropic Vector Quantization, ICML 2020.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from shortlist.errors import BundleError
 from shortlist.index.contract import Float32s, Rows
 from shortlist.index.engines import in_range, require, training_threads, unheard
-from shortlist.index.proposing import ProposingIndex
+from shortlist.index.proposing import Effort, ProposingIndex
 from shortlist.sections import IndexSettings
 
 BLOCK_DIMS = 2  # dimensions that share a 4-bit code
@@ -33,19 +33,20 @@ class ScannIndex(ProposingIndex):
 
     kind = "scann"
     folder = "scann"
+    has_finer_codes = True
     _searcher: Any
 
-    def propose(self, query: Float32s, count: int, searched: int) -> Rows:
-        """At most `count` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
-        found, scores = self._searcher.search(query, count, -1, searched)
+    def propose(self, query: Float32s, effort: Effort, searched: int) -> Rows:
+        """At most `effort.handed` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
+        found, scores = self._searcher.search(query, effort.handed, effort.rescored, searched)
         rows: Rows = found.astype(np.int64)
         return rows if not len(scores) or scores[-1] == scores[-1] else rows[~np.isnan(scores)]  # short answers are padded with NaN
 
-    def propose_all(self, queries: Float32s, count: int, searched: int, *, threads: int) -> list[Rows]:
+    def propose_all(self, queries: Float32s, effort: Effort, *, threads: int) -> list[Rows]:
         """What `propose` says of each of the queries (N, D), but for the order of rows with equal codes."""
         self._searcher.set_num_threads(threads)
         try:
-            found, scores = self._searcher.search_batched_parallel(queries, count, -1, searched)
+            found, scores = self._searcher.search_batched_parallel(queries, effort.handed, effort.rescored, effort.searched)
         finally:
             self._searcher.set_num_threads(1)
         return [line[~np.isnan(known)].astype(np.int64) for line, known in zip(found, scores, strict=True)]
@@ -53,6 +54,7 @@ class ScannIndex(ProposingIndex):
     def _build_library(self, settings: IndexSettings) -> None:
         vectors = in_range(self._vectors, self.exact.largest_norm)
         builder = tree_and_codes(vectors, self.leaves, threads=training_threads(settings))
+        builder.reorder(self.efforts[0].rescored, quantize=True)  # by codes of 8 bits; every search says of how many rows
         with unheard():
             self._searcher = builder.build()
         self._searcher.set_num_threads(1)

@@ -9,6 +9,7 @@ Costs are counted, not timed, so that the same corpus and queries give the same 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 
 import msgspec
@@ -25,7 +26,8 @@ FEWEST_QUERIES = 100  # of both halves: fewer prove nothing
 DEPTHS = (1, 1.5, 2.5, 5, 14)  # times target_k: for exclusions, for filters down to 1 / 11 of the rows, and for a larger k
 PARTITION_STEP = 1.12  # partitions tried: as many times more at each step
 QUERIES_AT_ONCE = 128
-RESCORED_PER_RESULT = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+RESCORED_PER_RESULT = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0, 20.0)
+COMPARED_PER_RESULT = 1.3  # rows that are compared by their vectors, where codes of 8 bits have ordered those before them
 TOLERANCE = 0.005  # below the target, within which a proof passes
 ATTEMPTS = 3  # proofs: after one that falls short, harder efforts are tried; with many more, luck would pass one
 SURE = 2.0  # standard deviations by which the other half of the queries may come out lower, and still pass
@@ -94,33 +96,55 @@ def _efforts(index: ProposingIndex, queries: Float32s, settings: IndexSettings) 
 
 
 def _cheapest(index: ProposingIndex, queries: Float32s, true: Rows, settings: IndexSettings, at_least: int) -> Effort:
-    """The cheapest effort that surely finds the target of the true rows (N, depth); where none does, the hardest one."""
-    depth, target = true.shape[1], settings.target_recall
-    counts = sorted({min(index.size, math.ceil(depth * times)) for times in RESCORED_PER_RESULT})
-    best, best_cost = Effort(depth=depth, searched=index.leaves, rescored=counts[-1]), math.inf
+    """The cheapest effort that surely finds the target of the true rows (N, depth); where none does, the hardest one.
+
+    Finer codes rule out most rows, unless the target cannot be had so.
+    """
+    depth, size = true.shape[1], index.size
+    counts = sorted({min(size, math.ceil(depth * times)) for times in RESCORED_PER_RESULT})
+    few = min(size, math.ceil(depth * COMPARED_PER_RESULT))
+    found = None
+    if index.has_finer_codes:
+        choices = [Effort(depth, 1, count, few if few < count else None) for count in counts]
+        found = _cheapest_of(choices, index, queries, true, settings, at_least)
+    if found is None:
+        found = _cheapest_of([Effort(depth, 1, count) for count in counts], index, queries, true, settings, at_least)
+    return found or Effort(depth=depth, searched=index.leaves, rescored=counts[-1])
+
+
+def _cheapest_of(
+    choices: list[Effort], index: ProposingIndex, queries: Float32s, true: Rows, settings: IndexSettings, at_least: int
+) -> Effort | None:
+    """The cheapest of `choices`, each harder than the one before, with the number of partitions that it reaches the target by."""
+    best, best_cost = None, math.inf
     for searched in _partitions(at_least, index.leaves):
-        if index.search_ns(searched, counts[0]) >= best_cost:
+        efforts = [msgspec.structs.replace(choice, searched=searched) for choice in choices]
+        efforts = [effort for effort in efforts if index.search_ns(effort) < best_cost]
+        if not efforts:
             break  # more partitions cost more than the best so far, whatever is re-scored
-        recalls = _recalls(index, queries, true, searched, counts, threads=training_threads(settings))
-        for count, recall in zip(counts, recalls.T, strict=True):
-            goal = max(target, target - TOLERANCE + SURE * _deviation(recall))
-            if recall.mean() >= goal and (cost := index.search_ns(searched, count)) < best_cost:
-                best, best_cost = Effort(depth=depth, searched=searched, rescored=count), cost
+        if not _reaches(index, queries, true, efforts[-1], settings):
+            continue
+        enough = bisect_left(efforts[:-1], True, key=lambda effort: _reaches(index, queries, true, effort, settings))
+        best, best_cost = efforts[enough], index.search_ns(efforts[enough])
     return best
 
 
-def _recalls(
-    index: ProposingIndex, queries: Float32s, true: Rows, searched: int, counts: list[int], *, threads: int
-) -> NDArray[np.float64]:
-    """(N, len(counts)) the share of each query's true rows among the first rows proposed, for every number of them in `counts`."""
-    recalls = np.empty((len(queries), len(counts)))
-    place = np.full(index.size, index.size, np.int64)  # (M,) where a row was proposed; M = it was not
+def _reaches(index: ProposingIndex, queries: Float32s, true: Rows, effort: Effort, settings: IndexSettings) -> bool:
+    """Is the target surely reached on queries like these?"""
+    recall, target = _recalls(index, queries, true, effort, threads=training_threads(settings)), settings.target_recall
+    return float(recall.mean()) >= max(target, target - TOLERANCE + SURE * _deviation(recall))
+
+
+def _recalls(index: ProposingIndex, queries: Float32s, true: Rows, effort: Effort, *, threads: int) -> NDArray[np.float64]:
+    """(N,) the share of each query's true rows (N, depth) among those that the library hands over."""
+    recalls = np.empty(len(queries))
+    is_true = np.zeros(index.size, bool)
     for start in range(0, len(queries), QUERIES_AT_ONCE):
         block = np.ascontiguousarray(queries[start : start + QUERIES_AT_ONCE])
-        for number, proposed in enumerate(index.propose_all(block, counts[-1], searched, threads=threads), start):
-            place[proposed] = np.arange(len(proposed))
-            recalls[number] = np.searchsorted(np.sort(place[true[number]]), counts, side="left") / true.shape[1]
-            place[proposed] = index.size
+        for number, proposed in enumerate(index.propose_all(block, effort, threads=threads), start):
+            is_true[true[number]] = True
+            recalls[number] = np.count_nonzero(is_true[proposed]) / true.shape[1]
+            is_true[true[number]] = False
     return recalls
 
 
