@@ -26,8 +26,9 @@ FEWEST_QUERIES = 100  # of both halves: fewer prove nothing
 DEPTHS = (1, 1.5, 2.5, 5, 14)  # times target_k: for exclusions, for filters down to 1 / 11 of the rows, and for a larger k
 PARTITION_STEP = 1.12  # partitions tried: as many times more at each step
 QUERIES_AT_ONCE = 128
-RESCORED_PER_RESULT = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0, 20.0)
-COMPARED_PER_RESULT = 1.3  # rows that are compared by their vectors, where codes of 8 bits have ordered those before them
+RESCORED_PER_RESULT = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+ORDERED_PER_RESULT = (*RESCORED_PER_RESULT, 14.0, 20.0)  # where finer codes order them, and of these as many are compared:
+COMPARED_PER_RESULT = 1.3
 TOLERANCE = 0.005  # below the target, within which a proof passes
 ATTEMPTS = 3  # proofs: after one that falls short, harder efforts are tried; with many more, luck would pass one
 SURE = 2.0  # standard deviations by which the other half of the queries may come out lower, and still pass
@@ -101,15 +102,19 @@ def _cheapest(index: ProposingIndex, queries: Float32s, true: Rows, settings: In
     Finer codes rule out most rows, unless the target cannot be had so.
     """
     depth, size = true.shape[1], index.size
-    counts = sorted({min(size, math.ceil(depth * times)) for times in RESCORED_PER_RESULT})
-    few = min(size, math.ceil(depth * COMPARED_PER_RESULT))
-    found = None
+    few, found = min(size, math.ceil(depth * COMPARED_PER_RESULT)), None
     if index.has_finer_codes:
-        choices = [Effort(depth, 1, count, few if few < count else None) for count in counts]
+        choices = [Effort(depth, 1, count, few if few < count else None) for count in _counts(depth, ORDERED_PER_RESULT, size)]
         found = _cheapest_of(choices, index, queries, true, settings, at_least)
+    choices = [Effort(depth, 1, count) for count in _counts(depth, RESCORED_PER_RESULT, size)]
     if found is None:
-        found = _cheapest_of([Effort(depth, 1, count) for count in counts], index, queries, true, settings, at_least)
-    return found or Effort(depth=depth, searched=index.leaves, rescored=counts[-1])
+        found = _cheapest_of(choices, index, queries, true, settings, at_least)
+    return found or msgspec.structs.replace(choices[-1], searched=index.leaves)
+
+
+def _counts(depth: int, per_result: tuple[float, ...], size: int) -> list[int]:
+    """Numbers of rows, rising, as many times `depth` and at most `size`."""
+    return sorted({min(size, math.ceil(depth * times)) for times in per_result})
 
 
 def _cheapest_of(
