@@ -16,7 +16,7 @@ from shortlist.batches import Batch
 from shortlist.dataset import Dataset
 from shortlist.encode import Corpus, codes_for, encode_catalogue, encode_corpus, encode_queries, full_corpus_loss
 from shortlist.id_places import row_blocks
-from shortlist.towers import EncodedItems, batch_table_rows
+from shortlist.towers import EncodedItems
 from shortlist.train import Trainer
 
 QUERIES, DRAWN, D = 29, 23, 11
@@ -48,8 +48,7 @@ def batch_of(trainer: Trainer, dataset: Dataset) -> tuple[NDArray[np.int64], Bat
 
 @torch.no_grad()
 def as_in_training(trainer: Trainer, batch: Batch) -> tuple[torch.Tensor, EncodedItems]:
-    leaves = trainer.learner.tables.gather(batch_table_rows(batch, trainer.learner.model))
-    return trainer.learner.model.encode_batch(batch, leaves)
+    return trainer.learner.model.encode_batch(batch, trainer.learner.sources(batch))
 
 
 def encoded(trainer: Trainer, dataset: Dataset) -> tuple[Corpus, NDArray[np.float32]]:

@@ -23,7 +23,6 @@ from shortlist.learner import Learner
 from shortlist.queries import Queries
 from shortlist.sections import Config
 from shortlist.streaming import StreamingFrequency, keys_of_ids
-from shortlist.towers import batch_table_rows
 from shortlist.train import Trainer
 
 Sections = Mapping[str, Mapping[str, Any]]
@@ -224,7 +223,7 @@ def test_remembered_columns_are_the_vectors_that_were_encoded_last(built: tuple[
     assert torch.equal(old[: len(positives), :-1], seen.vector[positives])
     assert torch.equal(old[: len(positives), -1], seen.bias[positives])
     with torch.no_grad():
-        queries, _ = learner.model.encode_batch(batch, learner.tables.gather(batch_table_rows(batch, learner.model)))
+        queries, _ = learner.model.encode_batch(batch, learner.sources(batch))
     learner.learn(batch)
     assert learner.scored.bias is not None
     width = len(batch.columns)

@@ -15,7 +15,7 @@ from shortlist.dataset import Dataset
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.layers import NORM_FLOOR, normalise
 from shortlist.tower_inputs import beside
-from shortlist.towers import batch_table_rows, initial_tables, lookups
+from shortlist.towers import batch_id_rows, batch_table_rows, initial_tables, lookups
 from shortlist.train import Trainer
 
 D = 11  # hidden = [19, 11]
@@ -128,7 +128,7 @@ def test_an_item_has_the_same_vector_as_positive_and_as_index_draw(built: Built)
     dataset, made = built[0], trainer(built)
     examples = dataset.train.take(np.arange(13))
     batch = made.maker.assemble(examples, examples.item_row[::-1].astype(np.int64), None)
-    _, items = made.learner.model.encode_batch(batch, made.learner.tables.gather(batch_table_rows(batch, made.learner.model)))
+    _, items = made.learner.model.encode_batch(batch, made.learner.sources(batch))
     columns = items.vector[torch.from_numpy(batch.columns)]
     assert torch.equal(columns[:13], columns[13:].flip(0))
 
@@ -166,7 +166,7 @@ def test_without_item_bias_there_is_none_and_no_table_for_it(built: Built) -> No
     assert made.learner.model.encode_items(built[0].item_features, made.learner.tables.weights, ITEMS).bias is None
     assert not any("bias" in name for name in made.learner.tables.weights)
     batch = made.maker.make(0)
-    assert set(batch_table_rows(batch, made.learner.model)) == set(made.learner.tables.weights)
+    assert {*batch_table_rows(batch), *batch_id_rows(batch, made.learner.model)} == set(made.learner.tables.weights)
 
 
 # --- the query tower

@@ -27,7 +27,7 @@ from shortlist.encode import encode_corpus, encode_queries, full_corpus_loss
 from shortlist.kernels import kernels
 from shortlist.protocols.split import Split
 from shortlist.sections import Config
-from shortlist.towers import TwoTower, batch_table_rows
+from shortlist.towers import TwoTower, batch_id_rows, batch_table_rows
 from shortlist.train import Trainer, Validate
 
 Built = tuple[Dataset, Config]
@@ -96,9 +96,7 @@ def test_the_loss_of_a_step_is_that_of_the_batch_by_plain_arithmetic(built: Buil
     trainer = trainer_of(built)
     batch = trainer.maker.make(3)
     with torch.no_grad():
-        queries, items = trainer.learner.model.encode_batch(
-            batch, trainer.learner.tables.gather(batch_table_rows(batch, trainer.learner.model))
-        )
+        queries, items = trainer.learner.model.encode_batch(batch, trainer.learner.sources(batch))
     assert items.bias is not None
     logits = (queries @ items.vector.T).double().numpy()[:, batch.columns] / 0.1 + items.bias.double().numpy()[batch.columns]
     total = 0.0
@@ -115,7 +113,7 @@ def test_a_step_moves_only_the_table_rows_of_its_batch(built: Built) -> None:
     before = {name: value.clone() for name, value in trainer.learner.tables.weights.items()}
     batch = trainer.maker.make(1)
     trainer.learner.learn(batch)
-    for name, rows in batch_table_rows(batch, trainer.learner.model).items():
+    for name, rows in {**batch_table_rows(batch), **batch_id_rows(batch, trainer.learner.model)}.items():
         moved = (trainer.learner.tables.weights[name] != before[name]).any(dim=1).nonzero()[:, 0].tolist()
         assert bool(moved) == (name not in trainer.learner.tables.fixed), name
         assert set(moved) <= set(rows.tolist()), name

@@ -249,15 +249,18 @@ void normalise_backward(const float *gradients, const float *units, const float 
 
 #define CHUNK 64 /* columns whose sums stay in registers */
 
-INLINE void sum_chunk(const void *from, int64_t stride, int64_t column, const int32_t *values, const float *weights, int64_t start,
-                      int64_t end, int64_t last, void *to, int64_t width, int from_narrow, int to_narrow) {
-    float sums[CHUNK];
+/* The weighted sum of some columns of the rows that values[start..end) name, and of the rows that come after them until `last`, on
+   their way. `numbers` NULL: values are the rows; else they are numbers of rows. */
+INLINE void add_up(const void *from, int64_t stride, int64_t column, const int64_t *numbers, const int32_t *values, const float *weights,
+                   int64_t start, int64_t end, int64_t last, float *sums, int64_t width, int from_narrow) {
     for (int64_t k = 0; k < width; k++)
         sums[k] = 0.0f;
     for (int64_t j = start; j < end; j++) {
-        const char *row = (const char *)from + (values[j] * stride + column) * (from_narrow ? 2 : 4);
+        int64_t at = numbers ? numbers[values[j]] : values[j];
+        const char *row = (const char *)from + (at * stride + column) * (from_narrow ? 2 : 4);
         if (j + 12 < last) {
-            const char *coming = (const char *)from + (values[j + 12] * stride + column) * (from_narrow ? 2 : 4);
+            int64_t next = numbers ? numbers[values[j + 12]] : values[j + 12];
+            const char *coming = (const char *)from + (next * stride + column) * (from_narrow ? 2 : 4);
             for (int64_t byte = 0; byte < width * (from_narrow ? 2 : 4); byte += 64)
                 __builtin_prefetch(coming + byte);
         }
@@ -266,13 +269,20 @@ INLINE void sum_chunk(const void *from, int64_t stride, int64_t column, const in
         for (int64_t k = 0; k < width; k++)
             sums[k] += weight * load(row, k, from_narrow);
     }
+}
+
+INLINE void sum_chunk(const void *from, int64_t stride, int64_t column, const int64_t *numbers, const int32_t *values,
+                      const float *weights, int64_t start, int64_t end, int64_t last, void *to, int64_t width, int from_narrow,
+                      int to_narrow) {
+    float sums[CHUNK];
+    add_up(from, stride, column, numbers, values, weights, start, end, last, sums, width, from_narrow);
 #pragma omp simd
     for (int64_t k = 0; k < width; k++)
         store(to, column + k, sums[k], to_narrow);
 }
 
-INLINE void sum_rows_of(const void *from, int64_t from_stride, const int32_t *values, const int32_t *offsets, const float *weights,
-                        int64_t count, int64_t width, void *to, int64_t to_stride, int from_narrow, int to_narrow) {
+INLINE void sum_rows_of(const void *from, int64_t from_stride, const int64_t *numbers, const int32_t *values, const int32_t *offsets,
+                        const float *weights, int64_t count, int64_t width, void *to, int64_t to_stride, int from_narrow, int to_narrow) {
     int64_t last = offsets ? offsets[count] : count;
 #pragma omp parallel for schedule(static) if (last * width > FEW)
     for (int64_t i = 0; i < count; i++) {
@@ -280,22 +290,73 @@ INLINE void sum_rows_of(const void *from, int64_t from_stride, const int32_t *va
         char *row = (char *)to + i * to_stride * (to_narrow ? 2 : 4);
         int64_t column = 0;
         for (; column + CHUNK <= width; column += CHUNK)
-            sum_chunk(from, from_stride, column, values, weights, start, end, last, row, CHUNK, from_narrow, to_narrow);
+            sum_chunk(from, from_stride, column, numbers, values, weights, start, end, last, row, CHUNK, from_narrow, to_narrow);
         if (column < width)
-            sum_chunk(from, from_stride, column, values, weights, start, end, last, row, width - column, from_narrow, to_narrow);
+            sum_chunk(from, from_stride, column, numbers, values, weights, start, end, last, row, width - column, from_narrow, to_narrow);
     }
 }
 
 void sum_rows(const void *from, int64_t from_stride, const int32_t *values, const int32_t *offsets, const float *weights, int64_t count,
               int64_t width, void *to, int64_t to_stride, int from_narrow, int to_narrow) {
     if (from_narrow && to_narrow)
-        sum_rows_of(from, from_stride, values, offsets, weights, count, width, to, to_stride, 1, 1);
+        sum_rows_of(from, from_stride, NULL, values, offsets, weights, count, width, to, to_stride, 1, 1);
     else if (from_narrow)
-        sum_rows_of(from, from_stride, values, offsets, weights, count, width, to, to_stride, 1, 0);
+        sum_rows_of(from, from_stride, NULL, values, offsets, weights, count, width, to, to_stride, 1, 0);
     else if (to_narrow)
-        sum_rows_of(from, from_stride, values, offsets, weights, count, width, to, to_stride, 0, 1);
+        sum_rows_of(from, from_stride, NULL, values, offsets, weights, count, width, to, to_stride, 0, 1);
     else
-        sum_rows_of(from, from_stride, values, offsets, weights, count, width, to, to_stride, 0, 0);
+        sum_rows_of(from, from_stride, NULL, values, offsets, weights, count, width, to, to_stride, 0, 0);
+}
+
+/* The same of a table's rows where they lie: values are numbers of `rows`. */
+void sum_table_rows(const float *table, const int64_t *rows, const int32_t *values, const int32_t *offsets, const float *weights,
+                    int64_t count, int64_t width, void *to, int64_t to_stride, int to_narrow) {
+    if (to_narrow)
+        sum_rows_of(table, width, rows, values, offsets, weights, count, width, to, to_stride, 0, 1);
+    else
+        sum_rows_of(table, width, rows, values, offsets, weights, count, width, to, to_stride, 0, 0);
+}
+
+/* A sum of gradients and the step it asks for, before either has left the registers. */
+INLINE void learn_chunk(float *weight, float *sum, const void *from, int64_t stride, int64_t column, const int32_t *values,
+                        const float *weights, int64_t start, int64_t end, int64_t last, int64_t width, float rate, float kept,
+                        int from_narrow) {
+    float gradient[CHUNK];
+    add_up(from, stride, column, NULL, values, weights, start, end, last, gradient, width, from_narrow);
+#pragma omp simd
+    for (int64_t k = 0; k < width; k++) {
+        float squares = sum[column + k] + gradient[k] * gradient[k];
+        sum[column + k] = squares;
+        weight[column + k] = weight[column + k] * kept - rate * gradient[k] / sqrtf(squares);
+    }
+}
+
+/* adagrad_rows by the gradients that sum_rows makes of bags, one of each of the `rows`. Popular rows have long bags and lie together, so
+   threads take turns of a few rows. */
+void adagrad_bags(float *table, float *sums, const int64_t *rows, const void *from, int64_t from_stride, const int32_t *values,
+                  const int32_t *offsets, const float *weights, int64_t count, int64_t width, float rate, float kept, int from_narrow) {
+    int64_t last = offsets[count];
+#pragma omp parallel for schedule(static, 64) if (last * width > FEW)
+    for (int64_t i = 0; i < count; i++) {
+        if (i + 8 < count) {
+            for (int64_t k = 0; k < width; k += 16) {
+                __builtin_prefetch(table + rows[i + 8] * width + k, 1);
+                __builtin_prefetch(sums + rows[i + 8] * width + k, 1);
+            }
+        }
+        float *weight = table + rows[i] * width, *sum = sums + rows[i] * width;
+        int64_t start = offsets[i], end = offsets[i + 1], column = 0;
+        for (; column + CHUNK <= width; column += CHUNK) {
+            if (from_narrow)
+                learn_chunk(weight, sum, from, from_stride, column, values, weights, start, end, last, CHUNK, rate, kept, 1);
+            else
+                learn_chunk(weight, sum, from, from_stride, column, values, weights, start, end, last, CHUNK, rate, kept, 0);
+        }
+        if (column < width && from_narrow)
+            learn_chunk(weight, sum, from, from_stride, column, values, weights, start, end, last, width - column, rate, kept, 1);
+        else if (column < width)
+            learn_chunk(weight, sum, from, from_stride, column, values, weights, start, end, last, width - column, rate, kept, 0);
+    }
 }
 
 /* to[values[i]] += from[i]. Each thread adds to the rows that are its own, so the order of a sum is always the same. */

@@ -86,6 +86,37 @@ class Kernels:
             *(_is_narrow(rows), _is_narrow(into)),
         )
 
+    def sum_table_rows(self, table: torch.Tensor, rows: torch.Tensor, bags: BagTensors | torch.Tensor, *, into: torch.Tensor) -> None:
+        """What `sum_rows` makes of the `rows` (n,), int64, of a table (m, width), which are not copied for it."""
+        values, offsets, weights = (bags, None, None) if isinstance(bags, torch.Tensor) else bags
+        self._library.sum_table_rows(
+            *(_at(table), _at(rows, torch.int64), _at(values, torch.int32), _at(offsets, torch.int32), _at(weights)),
+            *_sizes(*into.shape),
+            *_strided(into),
+            _is_narrow(into),
+        )
+
+    def adagrad_bags(
+        self,
+        table: torch.Tensor,
+        sums: torch.Tensor,
+        rows: torch.Tensor,
+        gradients: torch.Tensor,
+        bags: BagTensors,
+        *,
+        rate: float,
+        kept: float,
+    ) -> None:
+        """`adagrad_rows`, the gradient of each of the distinct `rows` (n,) being the weighted sum of its bag of `gradients` (e, dim)."""
+        values, offsets, weights = bags
+        self._library.adagrad_bags(
+            *(_at(table), _at(sums), _at(rows, torch.int64)),
+            *_strided(gradients),
+            *(_at(values, torch.int32), _at(offsets, torch.int32), _at(weights)),
+            *_sizes(len(rows), table.shape[1]),
+            *(ctypes.c_float(rate), ctypes.c_float(kept), _is_narrow(gradients)),
+        )
+
     def add_rows(self, rows: torch.Tensor, places: torch.Tensor, *, into: torch.Tensor) -> None:
         """into[places[i]] += rows[i], for rows (n, width) that may be columns of a wider matrix; places (n,) int32."""
         self._library.add_rows(*_strided(rows), _at(places, torch.int32), *_sizes(*rows.shape), _at(into), _is_narrow(rows))

@@ -24,8 +24,8 @@ from shortlist.negatives import MixedNegatives, make_negatives
 from shortlist.sections import Config, FrequencySettings, LossSettings, Mask
 from shortlist.spectral import start_ids
 from shortlist.streaming import StreamingFrequency, StreamingSettings, keys_of_ids
-from shortlist.tables import EmbeddingTables
-from shortlist.towers import BIAS, MATCH, EncodedItems, TwoTower, batch_table_rows, initial_tables, learns_bias
+from shortlist.tables import EmbeddingTables, Sources
+from shortlist.towers import BIAS, MATCH, EncodedItems, TwoTower, batch_id_rows, batch_table_rows, initial_tables, learns_bias
 
 _BUCKETS_PER_ITEM = 5  # of the streaming estimator, where the settings name none
 
@@ -149,9 +149,9 @@ class Learner:
 
     def learn(self, batch: Batch) -> float:
         """One optimiser step on `batch`; the loss in nats per query, before the step. Raises TrainingError if it is not finite."""
-        leaves = self.tables.gather(batch_table_rows(batch, self.model))
+        sources = self.sources(batch)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            queries, items = self.model.encode_batch(batch, leaves)
+            queries, items = self.model.encode_batch(batch, sources)
         columns = self._columns(batch, items)
         loss = self._loss(batch, queries, columns)
         value = float(loss.detach())
@@ -170,6 +170,10 @@ class Learner:
             )
         self.scored = Scored(queries.detach(), columns.detached(), detached(items))
         return value
+
+    def sources(self, batch: Batch) -> Sources:
+        """What the batch's features and ids are looked up in, by table, and its gradient kept for the update that follows."""
+        return {**self.tables.refer(batch_table_rows(batch)), **self.tables.gather(batch_id_rows(batch, self.model))}
 
     def weights(self) -> dict[str, torch.Tensor]:
         """All learned numbers by name: what is published."""

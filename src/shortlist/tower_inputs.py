@@ -14,7 +14,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from shortlist.kernels import BagTensors, kernels
+from shortlist.kernels import BagTensors, Kernels, kernels
+from shortlist.tables import TableRows
 
 _PADDING_SHARE = 16  # rows are padded by less than one part in so many
 _LEAST_STEP = 16  # rows of a tile register
@@ -61,17 +62,26 @@ class _SumsOfBags(torch.autograd.Function):
 class Lookup:
     """A feature of n entries that is still to be looked up: one row of the table each, or the weighted sum of some.
 
-    table        (rows, dim)
+    table        (rows, dim), or rows of a table where they lie, for `beside` with compiled passes
     places       (n,) int32, or n bags
     transposed   the bags by table row, where the table is to learn
     """
 
-    table: torch.Tensor
+    table: torch.Tensor | TableRows
     places: torch.Tensor | BagTensors
     transposed: BagTensors | None = None
 
+    @property
+    def dim(self) -> int:
+        """The width of a row."""
+        return (self.table.table if isinstance(self.table, TableRows) else self.table).shape[1]
+
+    def __len__(self) -> int:
+        return len(self.places) if isinstance(self.places, torch.Tensor) else len(self.places[1]) - 1
+
     def looked_up(self) -> torch.Tensor:
         """(n, dim)."""
+        assert isinstance(self.table, torch.Tensor)
         if isinstance(self.places, torch.Tensor):
             return functional.embedding(self.places, self.table)
         if self.transposed is None:
@@ -89,10 +99,17 @@ def beside(pieces: Sequence[Piece], *, rows: int, kind: torch.dtype) -> torch.Te
         if kind == torch.float32 and all(len(tensor) == rows for tensor in tensors):
             return torch.cat(tensors, dim=1)
         return side_by_side(tensors, rows=rows, kind=kind)
-    tensors = [piece if isinstance(piece, torch.Tensor) else piece.table for piece in pieces]
     lookups = [None if isinstance(piece, torch.Tensor) else piece for piece in pieces]
+    tensors = [_in_graph(piece) for piece in pieces]
     found: torch.Tensor = _Beside.apply(rows, kind, lookups, *tensors)  # type: ignore[no-untyped-call]  # torch types none
     return found
+
+
+def _in_graph(piece: Piece) -> torch.Tensor:
+    """What stands for a piece among the inputs of a function."""
+    if isinstance(piece, torch.Tensor):
+        return piece
+    return piece.table.asks if isinstance(piece.table, TableRows) else piece.table
 
 
 class _Beside(torch.autograd.Function):
@@ -101,17 +118,18 @@ class _Beside(torch.autograd.Function):
         passes = kernels()
         assert passes is not None
         ctx.lookups, ctx.shapes = lookups, [tensor.shape for tensor in tensors]
-        found = torch.empty(rows, sum(tensor.shape[1] for tensor in tensors), dtype=kind)
-        start, count = 0, rows
-        for lookup, tensor in zip(lookups, tensors, strict=True):
-            columns = found[:, start : start + tensor.shape[1]]
+        widths = [tensor.shape[1] if lookup is None else lookup.dim for lookup, tensor in zip(lookups, tensors, strict=True)]
+        found, start, count = torch.empty(rows, sum(widths), dtype=kind), 0, rows
+        for lookup, tensor, width in zip(lookups, tensors, widths, strict=True):
+            columns = found[:, start : start + width]
+            start += width
+            count = len(tensor) if lookup is None else len(lookup)
             if lookup is None:
-                count = len(tensor)
                 columns[:count] = tensor
+            elif isinstance(lookup.table, TableRows):
+                passes.sum_table_rows(lookup.table.table, lookup.table.rows, lookup.places, into=columns[:count])
             else:
-                count = len(lookup.places) if isinstance(lookup.places, torch.Tensor) else len(lookup.places[1]) - 1
                 passes.sum_rows(tensor, lookup.places, into=columns[:count])
-            start += tensor.shape[1]
         found[count:] = 0
         return found
 
@@ -122,20 +140,31 @@ class _Beside(torch.autograd.Function):
         assert passes is not None
         gradient, start, gradients = gradient.contiguous(), 0, []
         for place, (lookup, shape) in enumerate(zip(ctx.lookups, ctx.shapes, strict=True)):
-            columns = gradient[:, start : start + shape[1]]
-            start += shape[1]
+            width = shape[1] if lookup is None else lookup.dim
+            columns = gradient[:, start : start + width]
+            start += width
             found = None
-            if ctx.needs_input_grad[3 + place] and lookup is None:
-                found = columns[: shape[0]].float()
-            elif ctx.needs_input_grad[3 + place] and isinstance(lookup.places, torch.Tensor):
-                found = torch.zeros(shape)
-                passes.add_rows(columns[: len(lookup.places)], lookup.places, into=found)
-            elif ctx.needs_input_grad[3 + place]:
-                assert lookup.transposed is not None
-                found = torch.empty(shape)
-                passes.sum_rows(columns, lookup.transposed, into=found)
+            if ctx.needs_input_grad[3 + place]:
+                found = columns[: shape[0]].float() if lookup is None else _of_table(passes, lookup, columns, shape)
             gradients.append(found)
         return None, None, None, *gradients
+
+
+def _of_table(passes: Kernels, lookup: Lookup, columns: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
+    """The gradient of the lookup's table, of that shape, by those of its entries; None where it was left with the table's rows."""
+    columns = columns[: len(lookup)]
+    entries = lookup.places if isinstance(lookup.places, torch.Tensor) else lookup.transposed
+    assert entries is not None
+    if isinstance(lookup.table, TableRows):
+        lookup.table.pulled(columns, entries)
+        return None
+    if isinstance(entries, torch.Tensor):
+        found = torch.zeros(shape)
+        passes.add_rows(columns, entries, into=found)
+    else:
+        found = torch.empty(shape)
+        passes.sum_rows(columns, entries, into=found)
+    return found
 
 
 def side_by_side(pieces: Sequence[torch.Tensor], *, rows: int, kind: torch.dtype) -> torch.Tensor:

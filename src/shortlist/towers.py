@@ -32,6 +32,7 @@ from shortlist.kernels import BagTensors
 from shortlist.layers import HistoryPooling, hidden_layers, normalise, through_layers, top_layer
 from shortlist.queries import QueryEncoder
 from shortlist.sections import ModelSettings
+from shortlist.tables import Sources
 from shortlist.tower_inputs import Lookup, Piece, beside, padded
 
 START_LENGTH = 0.3  # of the output for a query that says nothing
@@ -147,7 +148,7 @@ class TwoTower(nn.Module):
     def encode_items(
         self,
         columns: Mapping[str, FeatureArray],
-        tables: Mapping[str, torch.Tensor],
+        tables: Sources,
         candidates: int,
         transposed: Mapping[str, Bag] | None = None,
     ) -> EncodedItems:
@@ -161,10 +162,10 @@ class TwoTower(nn.Module):
         ids = None if self.id_feature is None else torch.from_numpy(columns[self.id_feature].values[:candidates])
         output = None
         if self.item.is_table and ids is not None:
-            output = functional.embedding(ids, tables[f"item/{self.id_feature}{OUTPUT}"])
+            output = _rows_of(tables, f"item/{self.id_feature}{OUTPUT}", ids)
         embedding, vector, bias = self.item(x, candidates, output, items=items)
         if self.settings.item_bias and ids is not None:
-            of_id = functional.embedding(ids, tables[f"item/{self.id_feature}{BIAS}"])[:, 0]
+            of_id = _rows_of(tables, f"item/{self.id_feature}{BIAS}", ids)[:, 0]
             bias = of_id if bias is None else bias + of_id
         return EncodedItems(embedding, vector, bias)
 
@@ -206,7 +207,7 @@ class TwoTower(nn.Module):
             return pooled
         return functional.embedding_bag(rows, embedding, mode="sum", per_sample_weights=pooling.weights(present))
 
-    def encode_batch(self, batch: Batch, tables: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, EncodedItems]:
+    def encode_batch(self, batch: Batch, tables: Sources) -> tuple[torch.Tensor, EncodedItems]:
         """(B, D) query vectors, and the batch's distinct items encoded."""
         items = self.encode_items(batch.items.columns, tables, batch.candidates, batch.items.transposed)
         users = lookups(batch.users.columns, tables, "user", batch.users.transposed)
@@ -216,15 +217,17 @@ class TwoTower(nn.Module):
         return queries, items
 
 
-def batch_table_rows(batch: Batch, model: TwoTower) -> dict[str, np.ndarray]:
-    """The rows each table must gather for this batch, by table name."""
-    rows = {f"item/{name}": values for name, values in batch.items.table_rows.items()}
-    rows |= {f"user/{name}": values for name, values in batch.users.table_rows.items()}
-    rows |= {f"context/{name}": values for name, values in batch.context.table_rows.items()}
-    for suffix in (BIAS, OUTPUT):  # tables with the rows of the id table
-        if f"item/{model.id_feature}{suffix}" in extra_tables(model.settings, model.id_feature):
-            rows[f"item/{model.id_feature}{suffix}"] = rows[f"item/{model.id_feature}"]
-    return rows
+def batch_table_rows(batch: Batch) -> dict[str, NDArray[np.int64]]:
+    """The rows of each table that a feature of this batch is looked up in, by table name."""
+    sides = {"item": batch.items, "user": batch.users, "context": batch.context}
+    return {f"{side}/{name}": rows for side, features in sides.items() for name, rows in features.table_rows.items()}
+
+
+def batch_id_rows(batch: Batch, model: TwoTower) -> dict[str, NDArray[np.int64]]:
+    """The rows of each table beside the features' that this batch needs, by table name."""
+    wanted = extra_tables(model.settings, model.id_feature)
+    names = [name for name in (f"item/{model.id_feature}{suffix}" for suffix in (BIAS, OUTPUT)) if name in wanted]
+    return {name: batch.items.table_rows[model.id_feature] for name in names if model.id_feature is not None}
 
 
 def learns_bias(settings: ModelSettings, id_feature: str | None) -> bool:
@@ -282,9 +285,14 @@ def _initial_biases(dataset: Dataset, name: str, item_counts: NDArray[np.int64])
     return torch.from_numpy((biases - biases.mean()).astype(np.float32))[:, None]
 
 
-def lookups(
-    columns: Mapping[str, FeatureArray], tables: Mapping[str, torch.Tensor], side: str, transposed: Mapping[str, Bag] | None = None
-) -> list[Piece]:
+def _rows_of(tables: Sources, name: str, rows: torch.Tensor) -> torch.Tensor:
+    """(n, dim) of a table that is no feature's."""
+    table = tables[name]
+    assert isinstance(table, torch.Tensor)
+    return functional.embedding(rows, table)
+
+
+def lookups(columns: Mapping[str, FeatureArray], tables: Sources, side: str, transposed: Mapping[str, Bag] | None = None) -> list[Piece]:
     """The features, each (n, width), in order, those with a table to be looked up; a bag becomes the weighted sum of its rows.
 
     transposed   of each bag, where the tables are to learn
