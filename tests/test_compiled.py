@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,6 +190,16 @@ def test_a_row_outside_its_table_is_refused(value: int, wanted: str) -> None:
     choose_passes(wanted)  # type: ignore[arg-type]
     with pytest.raises(IndexError):
         compact(np.array([3, value], np.int32), 29)
+
+
+def test_what_functions_are_said_to_take_is_what_they_take() -> None:
+    """ctypes believes it: a size told as an int would be cut, an argument too few read from anywhere."""
+    source = re.sub(r"/\*.*?\*/", "", Path(compiled.__file__).with_name("kernels.c").read_text(), flags=re.DOTALL)
+    kinds = {"int64_t": "n", "float": "f", "int": "i"}
+    declared = {}
+    for name, arguments in re.findall(r"^(?:void|int|int64_t) (\w+)\(([^)]*)\) {", source, flags=re.MULTILINE):
+        declared[name] = "".join("p" if "*" in argument else kinds[argument.split()[-2]] for argument in arguments.split(","))
+    assert declared == compiled.ARGUMENTS
 
 
 # --- with and without a compiler

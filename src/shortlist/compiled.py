@@ -16,6 +16,25 @@ from shortlist.native import NotCompiled, compiled_from
 _SOURCE = Path(__file__).with_name("kernels.c")
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fopenmp")
 
+# What its functions take: addresses, sizes, numbers and flags. Told once, ctypes needs no object an argument.
+_TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": ctypes.c_int}
+ARGUMENTS = {
+    "softmax_gradient": "pnnnpppppppi",
+    "adagrad_rows": "ppppnnff",
+    "add_bias": "ppnnii",
+    "relu_backward": "pppnni",
+    "normalise": "ppppnnfi",
+    "normalise_backward": "pppppnnfi",
+    "sum_rows": "pnpppnnpnii",
+    "sum_table_rows": "pppppnnpni",
+    "adagrad_bags": "ppppnpppnnffi",
+    "add_rows": "pnpnnpi",
+    "gather_rows": "ppnnp",
+    "compact": "pnnpp",
+    "take_bags": "ppppnpp",
+    "transpose_bags": "pppnnppp",
+}
+
 
 class _Choice:
     """Which of the two this process uses: one for all, as the number of torch's threads is."""
@@ -48,5 +67,7 @@ def _built() -> tuple[ctypes.CDLL | None, str]:
         found = compiled_from(_SOURCE, _FLAGS, ctypes.CDLL, libraries=("m",))
     except NotCompiled as error:
         return None, str(error)
+    for name, arguments in ARGUMENTS.items():
+        getattr(found, name).argtypes = [_TYPES[argument] for argument in arguments]
     found.compact.restype = ctypes.c_int64
     return found, ""

@@ -8,6 +8,7 @@ torch's operations do the same with a pass over memory each. What `torch.compile
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 
 import torch
 
@@ -45,7 +46,9 @@ class Kernels:
         sums = None if share is None else torch.zeros(torch.get_num_threads(), columns)
         failed = self._library.softmax_gradient(
             _at(cells, *_KINDS),
-            *_sizes(len(cells), columns, cells.shape[1]),
+            len(cells),
+            columns,
+            cells.shape[1],
             *(_at(shift), _at(own, torch.int64), _at(own_cell), _at(hidden, torch.bool), _at(loss), _at(share), _at(sums)),
             _is_narrow(cells),
         )
@@ -58,18 +61,18 @@ class Kernels:
     ) -> None:
         """sums += g^2; w = kept w - rate g / sqrt(sums), for the distinct `rows` (n,) of two (m, dim) tables; gradients (n, dim)."""
         places = (_at(weights), _at(sums), _at(rows, torch.int64), _at(gradients))
-        self._library.adagrad_rows(*places, *_sizes(*gradients.shape), ctypes.c_float(rate), ctypes.c_float(kept))
+        self._library.adagrad_rows(*places, *gradients.shape, rate, kept)
 
     def adagrad(self, weights: torch.Tensor, sums: torch.Tensor, gradients: torch.Tensor, *, rate: float) -> None:
         """The same for all numbers of a layer, of any shape."""
         rows = weights.shape[0] if weights.ndim > 1 else 1
-        places = (_at(weights), _at(sums), ctypes.c_void_p(None), _at(gradients))
-        self._library.adagrad_rows(*places, *_sizes(rows, weights.numel() // rows), ctypes.c_float(rate), ctypes.c_float(1.0))
+        places = (_at(weights), _at(sums), None, _at(gradients))
+        self._library.adagrad_rows(*places, rows, weights.numel() // rows, rate, 1.0)
 
     def gather_rows(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """(n, dim) the rows (n,), int64, of a table (m, dim)."""
         found = torch.empty(len(rows), table.shape[1])
-        self._library.gather_rows(_at(table), _at(rows, torch.int64), *_sizes(*found.shape), _at(found))
+        self._library.gather_rows(_at(table), _at(rows, torch.int64), *found.shape, _at(found))
         return found
 
     def sum_rows(self, rows: torch.Tensor, bags: BagTensors | torch.Tensor, *, into: torch.Tensor) -> None:
@@ -81,7 +84,7 @@ class Kernels:
         self._library.sum_rows(
             *_strided(rows),
             *(_at(values, torch.int32), _at(offsets, torch.int32), _at(weights)),
-            *_sizes(*into.shape),
+            *into.shape,
             *_strided(into),
             *(_is_narrow(rows), _is_narrow(into)),
         )
@@ -91,7 +94,7 @@ class Kernels:
         values, offsets, weights = (bags, None, None) if isinstance(bags, torch.Tensor) else bags
         self._library.sum_table_rows(
             *(_at(table), _at(rows, torch.int64), _at(values, torch.int32), _at(offsets, torch.int32), _at(weights)),
-            *_sizes(*into.shape),
+            *into.shape,
             *_strided(into),
             _is_narrow(into),
         )
@@ -113,23 +116,24 @@ class Kernels:
             *(_at(table), _at(sums), _at(rows, torch.int64)),
             *_strided(gradients),
             *(_at(values, torch.int32), _at(offsets, torch.int32), _at(weights)),
-            *_sizes(len(rows), table.shape[1]),
-            *(ctypes.c_float(rate), ctypes.c_float(kept), _is_narrow(gradients)),
+            len(rows),
+            table.shape[1],
+            *(rate, kept, _is_narrow(gradients)),
         )
 
     def add_rows(self, rows: torch.Tensor, places: torch.Tensor, *, into: torch.Tensor) -> None:
         """into[places[i]] += rows[i], for rows (n, width) that may be columns of a wider matrix; places (n,) int32."""
-        self._library.add_rows(*_strided(rows), _at(places, torch.int32), *_sizes(*rows.shape), _at(into), _is_narrow(rows))
+        self._library.add_rows(*_strided(rows), _at(places, torch.int32), *rows.shape, _at(into), _is_narrow(rows))
 
     def add_bias(self, values: torch.Tensor, bias: torch.Tensor, *, cuts: bool) -> None:
         """values (n, width) += bias (width,), float32; with `cuts`, what is negative becomes 0."""
-        self._library.add_bias(_at(values, *_KINDS), _at(bias), *_sizes(*values.shape), int(cuts), _is_narrow(values))
+        self._library.add_bias(_at(values, *_KINDS), _at(bias), *values.shape, int(cuts), _is_narrow(values))
 
     def relu_backward(self, gradients: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         """(width,) sum over the rows of `gradients` (n, width), in which cells became 0 where `outputs`, of the same type, are."""
         sums = torch.zeros(torch.get_num_threads(), gradients.shape[1])
         places = (_at(gradients, *_KINDS), _at(outputs, gradients.dtype), _at(sums))
-        self._library.relu_backward(*places, *_sizes(*gradients.shape), _is_narrow(gradients))
+        self._library.relu_backward(*places, *gradients.shape, _is_narrow(gradients))
         return sums.sum(dim=0)
 
     def normalise(self, values: torch.Tensor, addends: torch.Tensor | None, count: int, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,7 +142,7 @@ class Kernels:
         """
         units, lengths = torch.empty(count, values.shape[1]), torch.empty(count)
         places = (_at(values, *_KINDS), _at(addends), _at(units), _at(lengths))
-        self._library.normalise(*places, *_sizes(*units.shape), ctypes.c_float(floor), _is_narrow(values))
+        self._library.normalise(*places, *units.shape, floor, _is_narrow(values))
         return units, lengths
 
     def normalise_backward(
@@ -147,7 +151,7 @@ class Kernels:
         """The gradient of the addends (n, width), or None if nothing `adds`; `of_values` (n or more, width) becomes that of the values."""
         of_addends = torch.empty_like(units) if adds else None
         places = (_at(gradients), _at(units), _at(lengths), _at(of_values, *_KINDS), _at(of_addends))
-        self._library.normalise_backward(*places, *_sizes(*units.shape), ctypes.c_float(floor), _is_narrow(of_values))
+        self._library.normalise_backward(*places, *units.shape, floor, _is_narrow(of_values))
         of_values[len(units) :] = 0
         return of_addends
 
@@ -155,25 +159,26 @@ class Kernels:
 def kernels() -> Kernels | None:
     """The compiled passes; None where there are none, and while a model is traced to be exported: a trace holds torch's operations."""
     built = None if torch.jit.is_tracing() else library()  # type: ignore[attr-defined, no-untyped-call]  # torch types none
-    return None if built is None else Kernels(built)
+    return None if built is None else _loaded(built)
 
 
-def _at(tensor: torch.Tensor | None, *kinds: torch.dtype) -> ctypes.c_void_p:
+@cache
+def _loaded(library: ctypes.CDLL) -> Kernels:
+    return Kernels(library)
+
+
+def _at(tensor: torch.Tensor | None, *kinds: torch.dtype) -> int | None:
     """Where it lies; it must be contiguous and of one of these types (float32 if none is named)."""
     if tensor is None:
-        return ctypes.c_void_p(None)
+        return None
     assert tensor.is_contiguous() and tensor.dtype in (kinds or (torch.float32,)), (tensor.dtype, tensor.stride())
-    return ctypes.c_void_p(tensor.data_ptr())
+    return tensor.data_ptr()
 
 
-def _strided(columns: torch.Tensor) -> tuple[ctypes.c_void_p, ctypes.c_int64]:
+def _strided(columns: torch.Tensor) -> tuple[int, int]:
     """Where a matrix lies, and how many numbers its rows are apart; its columns must be next to one another."""
     assert columns.dtype in _KINDS and columns.stride(1) == 1, (columns.dtype, columns.stride())
-    return ctypes.c_void_p(columns.data_ptr()), ctypes.c_int64(columns.stride(0))
-
-
-def _sizes(*sizes: int) -> list[ctypes.c_int64]:
-    return [ctypes.c_int64(size) for size in sizes]
+    return columns.data_ptr(), columns.stride(0)
 
 
 def _is_narrow(tensor: torch.Tensor) -> int:

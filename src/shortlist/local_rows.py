@@ -5,7 +5,6 @@ numpy, or the same in compiled passes where there are some (compiled.py): to the
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,12 +46,12 @@ def taken(column: FeatureArray, rows: NDArray[np.signedinteger]) -> FeatureArray
     if passes is None or not isinstance(column, Bag):
         return column.take(rows)
     rows = np.where(rows < 0, rows + len(column), rows)
-    starts = column.offsets[rows]
+    starts = column.offsets.take(rows)
     offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(column.offsets[rows + 1] - starts, out=offsets[1:])
+    np.cumsum(column.offsets.take(rows + 1) - starts, out=offsets[1:])
     values, weights = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.float32)
     places = (_at(column.values, np.int32), _at(column.weights, np.float32), _at(starts, np.int64), _at(offsets, np.int64))
-    passes.take_bags(*places, ctypes.c_int64(len(rows)), _at(values, np.int32), _at(weights, np.float32))
+    passes.take_bags(*places, len(rows), _at(values, np.int32), _at(weights, np.float32))
     return Bag(values, offsets, weights)
 
 
@@ -70,8 +69,8 @@ def compact(values: NDArray[np.int32], size: int) -> tuple[NDArray[np.int64], ND
         place[distinct] = np.arange(len(distinct), dtype=np.int32)
         return distinct, place[values]
     distinct, local = np.empty(min(size, len(values)) + 1, np.int64), np.empty(len(values), np.int32)
-    sizes = (ctypes.c_int64(len(values)), ctypes.c_int64(size))
-    found = passes.compact(_at(np.ascontiguousarray(values), np.int32), *sizes, _at(distinct, np.int64), _at(local, np.int32))
+    values = np.ascontiguousarray(values)
+    found = passes.compact(_at(values, np.int32), len(values), size, _at(distinct, np.int64), _at(local, np.int32))
     if found == -1:
         raise IndexError(f"a table row must be in [0, {size}): got {values.min()} to {values.max()}")
     if found < 0:
@@ -87,12 +86,12 @@ def transposed_bag(bag: Bag, table_rows: int) -> Bag:
     by_row = np.empty(table_rows + 1, np.int64)
     entries, weights = np.empty(len(bag.values), np.int32), np.empty(len(bag.values), np.float32)
     places = (_at(bag.values, np.int32), _at(bag.weights, np.float32), _at(bag.offsets, np.int64))
-    sizes = (ctypes.c_int64(len(bag)), ctypes.c_int64(table_rows))
-    passes.transpose_bags(*places, *sizes, _at(by_row, np.int64), _at(entries, np.int32), _at(weights, np.float32))
+    passes.transpose_bags(*places, len(bag), table_rows, _at(by_row, np.int64), _at(entries, np.int32), _at(weights, np.float32))
     return Bag(entries, by_row, weights)
 
 
-def _at(array: NDArray[np.generic], kind: type[np.generic]) -> ctypes.c_void_p:
+def _at(array: NDArray[np.generic], kind: type[np.generic]) -> int:
     """Where it lies; it must be contiguous and of this type."""
     assert array.flags.c_contiguous and array.dtype == kind, (array.dtype, array.strides)
-    return ctypes.c_void_p(array.ctypes.data)
+    place: int = array.__array_interface__["data"][0]  # a third of the time that `ctypes.data` takes
+    return place

@@ -108,6 +108,8 @@ class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if gradient.item() == 1:  # as where the loss is what is differentiated
+            return (*ctx.saved_tensors, None, None, None)
         gradients = (None if saved is None else saved * gradient for saved in ctx.saved_tensors)
         return (*gradients, None, None, None)
 
