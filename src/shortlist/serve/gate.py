@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 
 LEAST_ROOM = 8  # requests inside, whatever the pace
-LOOK_EVERY_S = 0.002  # how long turns may go on without a look at the sockets
+LOOK_EVERY_S = 0.0008  # how long turns may go on without a look at the sockets
 _SMOOTHING = 0.05
 _FIRST_SAMPLES = 20  # until then the quickest counts: the first answers of a process are slow, and no measure
 _LARGEST_JUMP = 4.0  # one sample counts as this many paces at most: a stall of the machine is not the pace
