@@ -249,8 +249,8 @@ void normalise_backward(const float *gradients, const float *units, const float 
 
 #define CHUNK 64 /* columns whose sums stay in registers */
 
-/* The weighted sum of some columns of the rows that values[start..end) name, and of the rows that come after them until `last`, on
-   their way. `numbers` NULL: values are the rows; else they are numbers of rows. */
+/* The weighted sum of some columns of the rows that values[start..end) name; what rows up to `last` name is fetched ahead. `numbers` NULL:
+   values are the rows; else they are places in `numbers`, which are. */
 INLINE void add_up(const void *from, int64_t stride, int64_t column, const int64_t *numbers, const int32_t *values, const float *weights,
                    int64_t start, int64_t end, int64_t last, float *sums, int64_t width, int from_narrow) {
     for (int64_t k = 0; k < width; k++)
@@ -308,7 +308,7 @@ void sum_rows(const void *from, int64_t from_stride, const int32_t *values, cons
         sum_rows_of(from, from_stride, NULL, values, offsets, weights, count, width, to, to_stride, 0, 0);
 }
 
-/* The same of a table's rows where they lie: values are numbers of `rows`. */
+/* The same of a table's rows where they lie: values are places in `rows`. */
 void sum_table_rows(const float *table, const int64_t *rows, const int32_t *values, const int32_t *offsets, const float *weights,
                     int64_t count, int64_t width, void *to, int64_t to_stride, int to_narrow) {
     if (to_narrow)

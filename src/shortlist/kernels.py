@@ -110,7 +110,10 @@ class Kernels:
         rate: float,
         kept: float,
     ) -> None:
-        """`adagrad_rows`, the gradient of each of the distinct `rows` (n,) being the weighted sum of its bag of `gradients` (e, dim)."""
+        """`adagrad_rows`, the gradient of each of the distinct `rows` (n,) being the weighted sum of its bag of `gradients` (e, dim).
+
+        gradients   may be columns of a wider matrix, in float32 or bfloat16; sums are in float32
+        """
         values, offsets, weights = bags
         self._library.adagrad_bags(
             *(_at(table), _at(sums), _at(rows, torch.int64)),

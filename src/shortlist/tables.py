@@ -1,4 +1,4 @@
-"""Embedding tables and their row-sparse optimiser: the one place that sharding will touch.
+"""Embedding tables and their row-sparse optimiser: with tower_inputs.py, which reads their rows, what sharding will touch.
 
 A step gathers the rows it needs into small leaf tensors, looks up in those, and writes the updated rows back. With compiled passes, rows
 that features are looked up in are not copied: they are read where they lie, and their gradient is summed where it is applied. Nothing

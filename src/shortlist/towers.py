@@ -72,14 +72,14 @@ class ItemTower(nn.Module):
         output   (c, D) rows of the output table, for the tower that is one
         items    n, where the rows of x behind it are padding
         """
-        embedding = first_rows(self.embedding(x), items).float()
+        embedding = _first_rows(self.embedding(x), items).float()
         if self.mlp is None:
             assert output is not None
             return embedding, normalise(output), None
         # what stands behind the candidates gives steps of nearly one size one shape; it is cut off below
-        x = first_rows(x, candidates if items is None else padded(candidates))
+        x = _first_rows(x, candidates if items is None else padded(candidates))
         deep = through_layers(self.mlp, x)
-        vector = normalise(deep, first_rows(embedding, candidates) if self.linear_path else None, count=candidates)
+        vector = normalise(deep, _first_rows(embedding, candidates) if self.linear_path else None, count=candidates)
         return embedding, vector, None if self.bias is None else self.bias(x)[:candidates].float()[:, 0]
 
 
@@ -117,7 +117,7 @@ class QueryTower(nn.Module):
 
 
 class TwoTower(nn.Module):
-    """Both towers and the temperature. The embedding tables live outside (tables.py); lookups come in as tensors."""
+    """Both towers and the temperature. The embedding tables live outside (tables.py) and come in as `Sources`."""
 
     def __init__(self, item_encoder: TableEncoder, query_encoder: QueryEncoder, settings: ModelSettings) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ def _initial_biases(dataset: Dataset, name: str, item_counts: NDArray[np.int64])
     return torch.from_numpy((biases - biases.mean()).astype(np.float32))[:, None]
 
 
-def first_rows(x: torch.Tensor, count: int | None) -> torch.Tensor:
+def _first_rows(x: torch.Tensor, count: int | None) -> torch.Tensor:
     """The first `count` rows of x, or all: then it is x itself, whose gradient need not be copied into zeros."""
     return x if count is None or count >= len(x) else x[:count]
 

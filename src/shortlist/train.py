@@ -5,13 +5,11 @@ All randomness of step t comes from (seed, t), so nothing but the learner's stat
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,23 +79,22 @@ class Trainer:
         per_epoch = self.maker.steps_per_epoch
         last = per_epoch * self.epochs
         started, seen = time.perf_counter(), 0
-        with _heap_left_alone():
-            for step, batch in self._batches(self.progress.step, 0 if self.progress.stopped else last):
-                loss = self.learner.learn(batch)
-                seen += len(batch.weight)
-                self.progress.step = step + 1
-                log.advance(step + 1, last, loss)
-                if (step + 1) % self.settings.log_steps == 0:
-                    rate = round(seen / (time.perf_counter() - started))
-                    facts = {"step": step + 1, "epoch": step // per_epoch, "loss": loss, "examples_per_second": rate}
-                    facts |= step_facts(self.learner, batch)
-                    log.record({**facts, "warnings": warnings_of(facts)})
-                if (step + 1) % per_epoch == 0 and validate is not None:
-                    self._end_epoch(step // per_epoch, validate, log)
-                if self.progress.stopped:
-                    break
-                if (step + 1) % self.settings.checkpoint_steps == 0:
-                    self._checkpoint()
+        for step, batch in self._batches(self.progress.step, 0 if self.progress.stopped else last):
+            loss = self.learner.learn(batch)
+            seen += len(batch.weight)
+            self.progress.step = step + 1
+            log.advance(step + 1, last, loss)
+            if (step + 1) % self.settings.log_steps == 0:
+                rate = round(seen / (time.perf_counter() - started))
+                facts = {"step": step + 1, "epoch": step // per_epoch, "loss": loss, "examples_per_second": rate}
+                facts |= step_facts(self.learner, batch)
+                log.record({**facts, "warnings": warnings_of(facts)})
+            if (step + 1) % per_epoch == 0 and validate is not None:
+                self._end_epoch(step // per_epoch, validate, log)
+            if self.progress.stopped:
+                break
+            if (step + 1) % self.settings.checkpoint_steps == 0:
+                self._checkpoint()
         self._checkpoint()
         if self.progress.best_epoch >= 0:
             self._restore_best()
@@ -171,16 +168,6 @@ class Trainer:
         self.learner.load_state(load_tensors(path))
         self.progress = progress
         return True
-
-
-@contextmanager
-def _heap_left_alone() -> Iterator[None]:
-    """What is there now stays until the end, and no collection looks at it again and again: a tenth of what a batch takes."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _saved_progress(path: Path) -> Progress | None:

@@ -334,7 +334,7 @@ def test_a_build_leaves_the_terminal_alone() -> None:
     code = """
 import numpy as np
 from shortlist.sections import IndexSettings
-from shortlist.index.scann import ScannIndex, tree_and_codes
+from shortlist.index.scann import ScannIndex
 vectors = np.random.default_rng(1).standard_normal((300, 8)).astype(np.float32)
 ScannIndex.build(vectors, IndexSettings(kind="scann")).search_one(vectors[0], 3)
 """
@@ -348,16 +348,51 @@ def test_the_exact_index_of_an_approximate_one_is_over_the_same_vectors(built: d
 
 
 @needs("scann")
+def test_scann_hands_over_the_best_by_codes_of_8_bits_and_keeps_no_vectors(tmp_path: Path) -> None:
+    """Of 400 rows that its small codes name, the 26 by its finer ones hold nearly all of the best 20; the first 26 do not."""
+    index = ScannIndex.build(clustered(), settings_of(ScannIndex))
+    true, _ = index.exact.search(QUERIES, K)
+    named, finer, first = Effort(K, 67, 400), Effort(K, 67, 400, 26), Effort(K, 67, 26)
+    for query in QUERIES:
+        handed = index.propose(query, finer, 67)
+        assert len(handed) == 26 and set(handed) <= set(index.propose(query, named, 67))
+        scores = index.exact.vectors[handed] @ query
+        assert np.corrcoef(np.argsort(np.argsort(-scores)), np.arange(26))[0, 1] > 0.99  # the likeliest first
+    found = recall(index.with_efforts([finer]).search(QUERIES, K)[0], true)
+    assert found > recall(index.with_efforts([first]).search(QUERIES, K)[0], true) + 0.02
+    assert found >= recall(index.with_efforts([named]).search(QUERIES, K)[0], true) - 0.01
+    index.save(tmp_path)
+    assert (tmp_path / "scann" / "int8_dataset.npy").exists() and not (tmp_path / "scann" / "dataset.npy").exists()
+    assert ScannIndex.open(tmp_path, clustered()).has_finer_codes
+
+
+@needs("scann")
+def test_efforts_that_are_set_by_hand_need_no_finer_codes(tmp_path: Path) -> None:
+    index = ScannIndex.build(clustered(), settings_of(ScannIndex, searched=12, rescored=60))
+    assert not index.has_finer_codes and index.search_ns(index.efforts[0]) < replaced(index).search_ns(index.efforts[0])
+    index.save(tmp_path)
+    assert not (tmp_path / "scann" / "int8_dataset.npy").exists() and not ScannIndex.open(tmp_path, clustered()).has_finer_codes
+
+
+def replaced(index: ProposingIndex) -> ProposingIndex:
+    """The same index as if it had finer codes."""
+    other = index.with_efforts(index.efforts)
+    other.has_finer_codes = True
+    return other
+
+
+@needs("scann")
 def test_an_index_from_before_it_had_finer_codes_is_searched_as_it_was(tmp_path: Path) -> None:
     """Such a version hands over all that it names, and its facts say nothing of rows compared."""
     index = ScannIndex(clustered(), leaves=67, efforts=[Effort(20, 12, 60), Effort(SIZE, 67, SIZE)])
     with engines.unheard():
-        index._searcher = tree_and_codes(index.exact.vectors, 67, threads=1).build()
+        index.library = tree_and_codes(index.exact.vectors, 67, threads=1).build()
     index.save(tmp_path)
     facts = msgspec.json.decode((tmp_path / "scann.json").read_bytes())
     facts["efforts"] = [{name: effort[name] for name in ("depth", "searched", "rescored")} for effort in facts["efforts"]]
     (tmp_path / "scann.json").write_bytes(msgspec.json.encode(facts))
     opened = ScannIndex.open(tmp_path, clustered())
+    assert not opened.has_finer_codes  # and no search is said to take the time of ordering by them
     true = opened.exact.search(QUERIES, K)
     assert recall(opened.search(QUERIES, K)[0], true[0]) > 0.8
     assert same(opened.with_efforts([Effort(SIZE, 67, SIZE)]).search(QUERIES, K), true)

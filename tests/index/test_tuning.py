@@ -90,7 +90,7 @@ class WithFinerCodes(ByPartition):
 
 
 class WithUselessCodes(WithFinerCodes):
-    """All rows have one of three finer codes, so a third of the corpus looks alike."""
+    """Its finer codes are so coarse that two thirds of all rows have the same one."""
 
     grid = 4.0
 

@@ -83,17 +83,18 @@ class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProposingIndex(Index):
     """An index whose library proposes rows. A subclass says how it is made, asked, written and read.
 
-    exact    the exact index over the same vectors
-    leaves   partitions of the corpus; 0 for a corpus below SMALLEST_CORPUS, which the exact index answers for
-    efforts  by rising depth
+    exact            the exact index over the same vectors
+    leaves           partitions of the corpus; 0 for a corpus below SMALLEST_CORPUS, which the exact index answers for
+    efforts          by rising depth
+    has_finer_codes  can the library tell by itself most of what need not be compared?
     """
 
     folder: ClassVar[str]  # of the library's own files, below the index's folder
-    has_finer_codes: ClassVar[bool] = False  # can it tell by itself most of what need not be compared?
 
     exact: ExactIndex
     leaves: int
     efforts: tuple[Effort, ...]
+    has_finer_codes: bool = False
     _depths: list[int]  # of the efforts, none where the exact index answers
     _plan: list[tuple[Effort, tuple[int, ...]]]  # each effort, and how many partitions it looks into before the next one is tried
 

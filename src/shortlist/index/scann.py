@@ -25,52 +25,54 @@ PARALLEL_ERROR = 3.0  # how much more an error along the vector counts than one 
 AVQ = 2.5  # partitions for inner products, not distances
 LEARNED_FROM = 100_000  # vectors that codes, and partitions at least, are learned from
 LEARNED_FROM_EACH = 48  # vectors a partition
-ASSETS, PICKLE = "scann_assets.pbtxt", "scann_docids.pkl"
+ASSETS, PICKLE, EIGHT_BITS = "scann_assets.pbtxt", "scann_docids.pkl", "int8_dataset.npy"
 
 
 class ScannIndex(ProposingIndex):
-    """Partition tree and 4-bit codes by ScaNN."""
+    """Partition tree, 4-bit codes and, unless efforts are set by hand, 8-bit codes by ScaNN."""
 
     kind = "scann"
     folder = "scann"
-    has_finer_codes = True
-    _searcher: Any
+    library: Any
 
     def propose(self, query: Float32s, effort: Effort, searched: int) -> Rows:
         """At most `effort.handed` distinct rows (W,) int64, the likeliest first, from the `searched` likeliest partitions."""
-        found, scores = self._searcher.search(query, effort.handed, effort.rescored, searched)
+        found, scores = self.library.search(query, effort.handed, effort.rescored, searched)
         rows: Rows = found.astype(np.int64)
         return rows if not len(scores) or scores[-1] == scores[-1] else rows[~np.isnan(scores)]  # short answers are padded with NaN
 
     def propose_all(self, queries: Float32s, effort: Effort, *, threads: int) -> list[Rows]:
         """What `propose` says of each of the queries (N, D), but for the order of rows with equal codes."""
-        self._searcher.set_num_threads(threads)
+        self.library.set_num_threads(threads)
         try:
-            found, scores = self._searcher.search_batched_parallel(queries, effort.handed, effort.rescored, effort.searched)
+            found, scores = self.library.search_batched_parallel(queries, effort.handed, effort.rescored, effort.searched)
         finally:
-            self._searcher.set_num_threads(1)
+            self.library.set_num_threads(1)
         return [line[~np.isnan(known)].astype(np.int64) for line, known in zip(found, scores, strict=True)]
 
     def _build_library(self, settings: IndexSettings) -> None:
         vectors = in_range(self._vectors, self.exact.largest_norm)
         builder = tree_and_codes(vectors, self.leaves, threads=training_threads(settings))
-        builder.reorder(self.efforts[0].rescored, quantize=True)  # by codes of 8 bits; every search says of how many rows
+        self.has_finer_codes = settings.rescored is None  # rows whose number is set are all compared
+        if self.has_finer_codes:
+            builder.reorder(self.efforts[0].rescored, quantize=True)  # every search says of how many rows
         with unheard():
-            self._searcher = builder.build()
-        self._searcher.set_num_threads(1)
+            self.library = builder.build()
+        self.library.set_num_threads(1)
 
     def _save_library(self, folder: Path) -> None:
-        self._searcher.serialize(str(folder), relative_path=True)
+        self.library.serialize(str(folder), relative_path=True)
 
     def _open_library(self, folder: Path) -> None:
         scann = require("scann")
         if (folder / PICKLE).exists() or not (folder / ASSETS).exists():
             raise BundleError(f"{folder} must hold {ASSETS} and no {PICKLE}; publish again")
         try:
-            self._searcher = scann.scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
+            self.library = scann.scann_ops_pybind.load_searcher(str(folder), assets_backcompat_shim=False)
         except (ValueError, RuntimeError, OSError) as error:
             raise BundleError(f"{folder} must hold an index that ScaNN reads: {error}; publish again") from None
-        self._searcher.set_num_threads(1)
+        self.library.set_num_threads(1)
+        self.has_finer_codes = (folder / EIGHT_BITS).exists()  # versions published before had none
 
 
 def tree_and_codes(vectors: Float32s, leaves: int, *, threads: int) -> Any:

@@ -99,7 +99,7 @@ def _efforts(index: ProposingIndex, queries: Float32s, settings: IndexSettings) 
 def _cheapest(index: ProposingIndex, queries: Float32s, true: Rows, settings: IndexSettings, at_least: int) -> Effort:
     """The cheapest effort that surely finds the target of the true rows (N, depth); where none does, the hardest one.
 
-    Finer codes rule out most rows, unless the target cannot be had so.
+    Where the library has finer codes, they rule out most rows in it, unless the target cannot be had so at all.
     """
     depth, size = true.shape[1], index.size
     few, found = min(size, math.ceil(depth * COMPARED_PER_RESULT)), None
