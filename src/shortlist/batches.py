@@ -99,8 +99,7 @@ class BatchMaker:
         """(B,) which examples step `step` (from 0, running on over epochs) learns from: a seeded shuffle per epoch."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = _epoch_order(self.seed, epoch, len(self.examples))
-        bounds = np.linspace(0, len(order), self.steps_per_epoch + 1).astype(np.int64)
-        return order[bounds[place] : bounds[place + 1]]
+        return order[self._bounds[place] : self._bounds[place + 1]]
 
     def make(self, step: int) -> Batch:
         """The batch of step `step`."""
@@ -175,6 +174,11 @@ class BatchMaker:
             owner = np.repeat(np.arange(size), width)
             hidden[:, columns - size * width :] |= np.arange(size)[:, None] != owner
         return hidden if hidden.any() else None
+
+    @cached_property
+    def _bounds(self) -> NDArray[np.int64]:
+        """(steps + 1,) where each step's examples begin in the order of a pass: a long list for a long log, so it is kept."""
+        return np.linspace(0, len(self.examples), self.steps_per_epoch + 1).astype(np.int64)
 
     @cached_property
     def _timeless(self) -> Examples:
