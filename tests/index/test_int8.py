@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from small_index import needs, normal, same
 
 from shortlist.errors import BundleError, ShapeError
-from shortlist.index import contract, int8
-from shortlist.index.exact import ExactIndex
+from shortlist.index import contract, int8, refining
+from shortlist.index.exact import ExactIndex, reached_by
 from shortlist.index.int8 import Int8Index, quantised
 from shortlist.sections import IndexSettings
 
@@ -37,7 +38,7 @@ def test_every_score_lies_within_its_bounds(seed: int, dim: int, spread: float) 
     vectors = (random.standard_normal((53, dim)) * np.exp(spread * random.standard_normal((53, dim)))).astype(np.float32)
     query = (random.standard_normal(dim) * np.exp(spread * random.standard_normal(dim))).astype(np.float32)
     index = Int8Index.build(vectors, HOW)
-    upper, width = index._bounds(query, float(np.linalg.norm(query.astype(np.float64))))
+    upper, width = index._bounds(*index._first_pass(query, float(np.linalg.norm(query.astype(np.float64)))))
     scores = contract.rescore(query[None], vectors, np.arange(53)[None])[0].astype(np.float64)
     assert (scores <= upper).all() and (scores >= upper.astype(np.float64) - width).all()
 
@@ -50,19 +51,63 @@ def test_the_largest_codes_do_not_overflow_sixteen_bits() -> None:
     assert np.allclose(index.estimates(np.full(512, -1, np.float32)), [-512, 512], rtol=1e-5)
 
 
-def test_few_rows_are_compared_by_their_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiles", [True, False])
+def test_few_rows_are_compared_by_their_vectors(monkeypatch: pytest.MonkeyPatch, compiles: bool) -> None:
     """The bounds do their work: of 20,011 rows a few hundred are left, and the answer is the exact index's."""
     vectors, queries = normal(1, 20_011, 61), normal(2, 7, 61)
     compared = []
+    best = refining.Refiner.best
 
-    def counting(query: np.ndarray, vectors: np.ndarray, rows: np.ndarray, largest: float) -> np.ndarray:
+    def counting(refiner: refining.Refiner, query: np.ndarray, rows: np.ndarray, k: int, largest: float) -> tuple[np.ndarray, np.ndarray]:
         compared.append(len(rows))
-        return contract.score_rows(query, vectors, rows, largest)
+        return best(refiner, query, rows, k, largest)
 
-    monkeypatch.setattr(int8, "score_rows", counting)
+    monkeypatch.setattr(refining.Refiner, "best", counting)
+    if not compiles:
+        monkeypatch.setattr(refining, "_compiled", lambda: None)
     index = Int8Index.build(vectors, HOW)
+    assert index.is_compiled == (compiles and has_compiler())
     assert same(index.search(queries, 100), ExactIndex.build(vectors, HOW).search(queries, 100))
     assert len(compared) == 7 and min(compared) >= 100 and max(compared) < 1500
+    assert same(index.search(queries, 5_000), ExactIndex.build(vectors, HOW).search(queries, 5_000))  # more rows than are compiled for
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.sampled_from([1, 2, 7, 31, 33, 64, 997, 4001]),
+    k=st.integers(1, 60),
+    share=st.sampled_from([0.0, 0.01, 0.3]),
+    left_out=st.sampled_from([0.0, 0.5, 0.97, 1.0]),
+    ties=st.booleans(),
+)
+@settings(max_examples=120, deadline=None)
+def test_rows_in_reach_are_all_that_may_be_among_the_best_and_few_more(
+    seed: int, count: int, k: int, share: float, left_out: float, ties: bool
+) -> None:
+    """Against sorting: with the k-th largest lower bound every row below it is out; in groups, a few below it are not."""
+    random = np.random.default_rng(seed)
+    scaled, norms = random.standard_normal(count).astype(np.float32), np.exp(random.standard_normal(count)).astype(np.float32)
+    if ties:
+        scaled, norms = np.rint(scaled), np.ones_like(norms)
+    scaled[random.random(count) < left_out] = -np.inf
+    refiner = refining.Refiner(np.zeros((count, 3), np.float32))
+    rows = refiner.in_reach(scaled, norms, 0.5, share, 1e-30, k)
+    if rows is None:
+        assert not has_compiler()
+        return
+    middle, half = 0.5 * scaled.astype(np.float64), share * norms.astype(np.float64)
+    lower, upper = middle - half, middle + half
+    least = np.sort(lower)[-k] if k <= count else -np.inf
+    there = np.isfinite(scaled)
+    must = np.flatnonzero(there & (upper >= least + 1e-5))
+    assert set(must.tolist()) <= set(rows.tolist()) and there[rows].all()
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    reached = reached_by(lower.astype(np.float32)[None], k)[0]
+    assert (upper[rows] >= reached - 1e-5).all()
+
+
+def has_compiler() -> bool:
+    return shutil.which("gcc") is not None or shutil.which("cc") is not None
 
 
 def test_a_corpus_beyond_what_one_graph_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,13 +209,18 @@ def _blank(scores: Float32s, lines: slice, columns: slice, excluded: tuple[Rows,
     scores[query[inside], row[inside]] = -np.inf
 
 
+def groups_of(count: int, k: int) -> int:
+    """How many groups of equal size, of which the k-th largest maximum is asked: some times k, but at most `count` of one entry each."""
+    return count // max(1, count // (GROUPS_PER_RESULT * k))
+
+
 def reached_by(scores: Float32s, k: int) -> Float32s:
     """A score (b,) that at least k entries of every line reach: the k-th largest maximum of groups; -inf where k > C."""
     count = scores.shape[1]
     if k > count:
         return np.full(len(scores), -np.inf, np.float32)
-    length = max(1, count // (GROUPS_PER_RESULT * k))
-    groups = count // length
+    groups = groups_of(count, k)
+    length = count // groups
     if length > 1:
         scores = scores[:, : length * groups].reshape(len(scores), length, groups).max(axis=1)  # (b, groups)
     kth: Float32s = np.partition(scores, groups - k, axis=1)[:, groups - k]

@@ -2,7 +2,8 @@
 
 A row's vector is s c + e with c in -127..127, a query's is t p + f with p in -63..63. The product t s (p c), which ONNX Runtime
 computes in integers, is off by at most |v| (t |p| |e|/|v| + |f|) (Cauchy-Schwarz). Rows whose upper bound falls below k lower
-bounds are out; the rest are compared by the canonical score. So the answer is the exact index's, bit for bit.
+bounds are out; the rest are compared by the canonical score. So the answer is the exact index's, bit for bit. What follows the product is
+compiled where it can be (refining.py).
 
 ONNX Runtime is there anyway and has the fastest such kernel that plain pip installs (`benchmarks/index.py`). Queries have 7 bits:
 on processors without VNNI it adds pairs of products in 16 bits, and 2 * 127 * 127 still fits.
@@ -37,6 +38,7 @@ from shortlist.index.contract import (
 )
 from shortlist.index.engines import require
 from shortlist.index.exact import GATHERED_SHARE, gather, reached_by
+from shortlist.index.refining import Refiner
 from shortlist.sections import IndexSettings
 
 FACTS_FILE, CODES_FILE = "int8.json", "int8.onnx"
@@ -71,7 +73,8 @@ class Int8Index(Index):
         self._vectors = vectors.view()
         self._vectors.flags.writeable = False
         self._norms = checked_norms(vectors, "vectors").astype(np.float32)  # (M,)
-        self._codes, self._error = codes if saved is None else saved, error
+        self._codes, self._error, self._least = codes if saved is None else saved, error, self.dim * 1e-37
+        self._refiner = Refiner(self._vectors)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -103,6 +106,11 @@ class Int8Index(Index):
         if xxhash.xxh3_128_hexdigest(codes) != facts.codes:
             raise BundleError(f"{path} must be as saved: its hash changed; publish again")
         return cls(vectors, codes, facts.error, saved=path)
+
+    @property
+    def is_compiled(self) -> bool:  # type: ignore[override]  # of the class elsewhere, here of the vectors
+        """Is what follows the first pass done by compiled code?"""
+        return self._refiner.is_compiled
 
     def save(self, folder: Path) -> None:
         """Nothing comes back. Writes codes and facts; the vectors are the caller's."""
@@ -146,33 +154,42 @@ class Int8Index(Index):
         allowed = self._prepared(eligible)
         if allowed is not None and (allowed.gathered is not None or not len(allowed)):
             return allowed.search_one(query, k, exclude=exclude)
-        upper, width = self._bounds(query, norm)
+        scaled, t, share = self._first_pass(query, norm)
         if allowed is not None and allowed.penalty is not None:
-            upper += allowed.penalty
+            scaled += allowed.penalty
         if exclude is not None:
-            upper[known_rows(exclude, self.size)] = -np.inf
-        least = reached_by((upper - width)[None], k)[0]
-        rows = np.flatnonzero(upper >= max(least, np.finfo(np.float32).min))
-        return best_of_one(rows, score_rows(query, self._vectors, rows, norm * self._largest_norm), k)
+            scaled[known_rows(exclude, self.size)] = -np.inf
+        rows = self._refiner.in_reach(scaled, self._norms, t, share, self._least, k)
+        if rows is None:
+            upper, width = self._bounds(scaled, t, share)
+            least = reached_by((upper - width)[None], k)[0]
+            rows = np.flatnonzero(upper >= max(least, np.finfo(np.float32).min))
+        largest = norm * self._largest_norm
+        if len(rows) >= k:
+            return self._refiner.best(query, rows, k, largest)
+        return best_of_one(rows, score_rows(query, self._vectors, rows, largest), k)
 
     def estimates(self, query: Float32s) -> Float32s:
         """(M,) what the codes alone make of every row's score: the first pass, without its error."""
         t = float(np.abs(query).max()) / QUERY_LEVELS or 1.0
         return self._scaled(np.rint(query.astype(np.float64) / t)) * np.float32(t)
 
-    def _bounds(self, query: Float32s, norm: float) -> tuple[Float32s, Float32s]:
-        """(upper, width), each (M,): a row's canonical score lies between upper - width and upper."""
+    def _first_pass(self, query: Float32s, norm: float) -> tuple[Float32s, float, float]:
+        """((M,) scaled, t, share): a row's canonical score is off t * scaled by its norm times share, and `_least`, at most."""
         wide = query.astype(np.float64)
         t = float(np.abs(wide).max()) / QUERY_LEVELS or 1.0
         p = np.rint(wide / t)
-        products = self._scaled(p)
-        products *= np.float32(t)
         rest = wide - t * p
         share = t * float(np.linalg.norm(p)) * self._error + float(np.linalg.norm(rest)) + ROUNDING * norm
-        half = self._norms * np.float32(share * (1 + 2.0**-20)) + np.float32(self.dim * 1e-37)  # (M,)
-        products += half
+        return self._scaled(p), t, share * (1 + 2.0**-20)
+
+    def _bounds(self, scaled: Float32s, t: float, share: float) -> tuple[Float32s, Float32s]:
+        """(upper, width), each (M,), of what `_first_pass` says: a canonical score lies between upper - width and upper."""
+        half = self._norms * np.float32(share) + np.float32(self._least)  # (M,)
+        upper: Float32s = scaled * np.float32(t)
+        upper += half
         half *= 2
-        return products, half
+        return upper, half
 
     def _scaled(self, p: NDArray[np.float64]) -> Float32s:
         """(M,) s (p c) for a query's codes p (D,)."""

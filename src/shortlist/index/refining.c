@@ -1,7 +1,9 @@
-/* The best of rows that a library proposed: canonical scores and their order, in one visit to each row.
+/* The best of rows that a library proposed: canonical scores and their order, in one visit to each row. And the rows that first scores
+   leave possible, in two visits to each score.
 
    refining.py builds this file where there is a compiler, and sets MOST_ROWS and MOST_DIMS; what it returns has the bits of what numpy does there. */
 
+#include <float.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -10,6 +12,7 @@
 #define LINE 16      /* floats of a cache line */
 #define DIGITS 8     /* bytes of a key */
 #define SCORE 4      /* of which those from here on are the score */
+#define TOGETHER 32  /* scores of which mostly none is looked at alone */
 
 static double product(const float *row, const double *query, int64_t dim) {
     double sums[LANES] = {0}, sum = 0;
@@ -123,4 +126,71 @@ int best_of_rows(const float *vectors, int64_t size, int64_t dim, const int64_t 
         best_scores[i] = score_of(order[i]);
     }
     return 0;
+}
+
+/* The k-th largest (from 1) of `count` numbers, which are moved about. */
+static float kth_largest(float *numbers, int64_t count, int64_t k) {
+    int64_t low = 0, high = count - 1, wanted = k - 1;
+    while (low < high) {
+        float pivot = numbers[low + (high - low) / 2];
+        int64_t i = low, j = high;
+        while (i <= j) {
+            while (numbers[i] > pivot)
+                i++;
+            while (numbers[j] < pivot)
+                j--;
+            if (i <= j) {
+                float swapped = numbers[i];
+                numbers[i++] = numbers[j];
+                numbers[j--] = swapped;
+            }
+        }
+        if (wanted <= j)
+            high = j;
+        else if (wanted >= i)
+            low = i;
+        else
+            break;
+    }
+    return numbers[wanted];
+}
+
+/* The rows, rising, that may be among the best k of `count`: those whose upper bound is at least what k lower bounds reach, and not -inf.
+
+   scaled   of each row the first score before it is scaled by t; -inf = left out; no NaN
+   norms    a score is off by norm * share + least at most
+   maxima   room for `groups`, 1..count; at least k unless k > count: the k-th largest of their maxima is what k lower bounds reach
+   rows     room for `most`
+   returns  how many rows; -1 where there are more than `most` */
+int64_t rows_in_reach(const float *scaled, const float *norms, int64_t count, float t, float share, float least, int64_t k,
+                      float *maxima, int64_t groups, int64_t *rows, int64_t most) {
+    float reached = -FLT_MAX;
+    if (k <= count) {
+        for (int64_t start = 0; start + groups <= count; start += groups) {
+            const float *part = scaled + start, *norm = norms + start;
+            for (int64_t i = 0; i < groups; i++) {
+                float half = norm[i] * share + least, lower = part[i] * t + half - 2 * half;
+                maxima[i] = start && maxima[i] > lower ? maxima[i] : lower;
+            }
+        }
+        float kth = kth_largest(maxima, groups, k);
+        reached = kth > reached ? kth : reached;
+    }
+    int64_t found = 0;
+    for (int64_t start = 0; start < count; start += TOGETHER) {
+        int64_t end = start + TOGETHER < count ? start + TOGETHER : count;
+        int any = 0;
+        for (int64_t i = start; i < end; i++)
+            any |= scaled[i] * t + (norms[i] * share + least) >= reached;
+        if (!any)
+            continue;
+        for (int64_t i = start; i < end; i++) {
+            if (scaled[i] * t + (norms[i] * share + least) < reached)
+                continue;
+            if (found == most)
+                return -1;
+            rows[found++] = i;
+        }
+    }
+    return found;
 }

@@ -1,4 +1,5 @@
-"""What is made of rows that a library proposes: their canonical scores, the best first, with as few operations as can be.
+"""What is made of rows that a library proposes, or first scores leave possible: their canonical scores, the best first, with as few
+operations as can be.
 
 A library's search leaves the caches cold, so each numpy call costs a microsecond or two and each row a trip to memory. Where there is a
 compiler, refining.c visits each row once; where there is none, numpy does the same in twice the time. Not a search: `proposing`
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from shortlist.index.contract import Float32s, Rows, best_of_one, score_pairs, summation_error
-from shortlist.index.exact import largest_error
+from shortlist.index.exact import groups_of, largest_error
 from shortlist.native import NotCompiled, compiled_from
 
 CUT_FROM = 2  # times as many rows as wanted, from which a first cut by float32 products costs less than exact ones of all
@@ -31,7 +32,9 @@ class Refiner:
     def __init__(self, vectors: Float32s) -> None:
         """vectors  (M, D) float32"""
         self._vectors = vectors
-        self._compiled = _compiled() if vectors.flags.c_contiguous and vectors.shape[1] <= _MOST_DIMS else None
+        built = _compiled() if vectors.flags.c_contiguous and vectors.shape[1] <= _MOST_DIMS else None
+        self._compiled = None if built is None else built.best_of_rows
+        self._in_reach = None if built is None else built.rows_in_reach
         self._address = ctypes.c_void_p(vectors.ctypes.data)
         self._desks = threading.local()
 
@@ -64,6 +67,20 @@ class Refiner:
         if self._compiled(self._address, len(self._vectors), len(query), asked, count, given, error, k, best, scores):
             raise IndexError(f"proposed rows must be of 0..{len(self._vectors) - 1}: got {rows.min()} to {rows.max()}")
         return desk.best_rows[:k].copy(), desk.best_scores[:k].copy()
+
+    def in_reach(self, scaled: Float32s, norms: Float32s, t: float, share: float, least: float, k: int) -> Rows | None:
+        """The rows (W,), rising, that may be among the best k of all M; None where that is numpy's to say: more than few, or no compiler.
+
+        scaled   (M,) of each row the first score before it is scaled by t; -inf = left out
+        norms    (M,): a score is off by norm * share + least at most
+        """
+        if self._in_reach is None or not (scaled.flags.c_contiguous and norms.flags.c_contiguous):
+            return None
+        count = len(scaled)
+        maxima, rows = np.empty(groups_of(count, k), np.float32), np.empty(_MOST_ROWS, np.int64)
+        places = [array.__array_interface__["data"][0] for array in (scaled, norms, maxima, rows)]
+        found = self._in_reach(*places[:2], count, t, share, least, k, places[2], len(maxima), places[3], _MOST_ROWS)
+        return None if found < 0 else rows[:found]
 
     def leading(self, query: Float32s, rows: Rows, count: int, largest: float) -> Rows:
         """Those of `rows` (W,) that may be among their best `count`: all of these, and few more.
@@ -114,8 +131,8 @@ def _reaching(products: Float32s, count: int, error: float) -> Rows:
 
 
 @cache
-def _compiled() -> ctypes._NamedFuncPointer | None:
-    """refining.c's function, None without a compiler. It keeps the interpreter's lock: to let it go for some microseconds may cost
+def _compiled() -> ctypes.PyDLL | None:
+    """refining.c's functions, None without a compiler. They keep the interpreter's lock: to let it go for some microseconds may cost
     as many milliseconds until it comes back."""
     try:
         library = compiled_from(_SOURCE, _FLAGS, ctypes.PyDLL)
@@ -123,4 +140,7 @@ def _compiled() -> ctypes._NamedFuncPointer | None:
         return None
     number, address = ctypes.c_int64, ctypes.c_void_p
     library.best_of_rows.argtypes = [address, number, number, address, number, address, ctypes.c_double, number, address, address]
-    return library.best_of_rows
+    real = ctypes.c_float
+    library.rows_in_reach.argtypes = [address, address, number, real, real, real, number, address, number, address, number]
+    library.rows_in_reach.restype = number
+    return library
