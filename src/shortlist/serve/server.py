@@ -43,7 +43,7 @@ from shortlist.serve.protocol import PatientProtocol
 # Matrix products of one query are too small to share: a second thread spins for it, and takes the core from other answers.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 KEEP_ALIVE_S = 75  # longer than what stands in front usually keeps a connection: it must not send into one that just closes
-SWEEP_TICKS = 5  # of 0.1 s: how often deadlines are looked at
+SWEEP_TICKS = 1  # of 0.1 s: how often deadlines are looked at; who is cut comes again, and fewer at a time hold up others for less long
 SWITCH_S = 0.00002  # how long a thread may keep the interpreter from the event loop, which asks for it a dozen times an answer
 EXIT_UNOPENED = 3  # of a worker whose service did not open: another try would fail the same way
 _RESTART_S = 0.5
