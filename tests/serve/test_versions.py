@@ -12,7 +12,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,11 +24,13 @@ from shortlist.index.exact import ExactIndex
 from shortlist.manifest import MANIFEST, published_facts, seal
 from shortlist.run import Run
 from shortlist.serve import loading
-from shortlist.serve.answering import Query, encoded
+from shortlist.serve.answering import Pinned, Query, encoded
+from shortlist.serve.live import Live
 from shortlist.serve.loading import recall_of
 from shortlist.serve.messages import Event, RecommendRequest, Slate
 from shortlist.serve.query_path import NO_ROWS
 from shortlist.serve.service import Service
+from shortlist.serve.version import LiveVersion
 from shortlist.store import current_version, set_current, versions
 
 ALL = RecommendRequest(seed="i05", k=1000)
@@ -354,6 +356,32 @@ def test_no_write_is_lost_while_versions_are_swapped(both: Path) -> None:
     again = Service.open(both, quiet_settings())
     assert len(again._live.pinned.overlay) == count
     again.close()
+
+
+def test_a_version_is_live_with_all_that_was_acknowledged_meanwhile(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request takes what is live without a lock, so what is live must hold the write from the first moment on."""
+    service = Service.open(both, quiet_settings())
+    seen: list[Pinned] = []
+    replay = Live._replay
+
+    def then_written(live: Live, version: LiveVersion, start: int) -> tuple[Pinned, int, int]:
+        found = replay(live, version, start)
+        service.put_items([{"item_id": "late"}])  # acknowledged by the old version before the new one is live
+        return found
+
+    class Watched(Live):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "_pinned":
+                seen.append(cast(Pinned, value))
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(Live, "_replay", then_written)
+    service._live.__class__ = Watched
+    set_current(both, "v000001")
+    assert service.reload().changed
+    assert [pinned.version.name for pinned in seen] == ["v000002", "v000001"]
+    assert all("late" in pinned.overlay.slots for pinned in seen)
+    service.close()
 
 
 def changed(service: Service) -> None:

@@ -245,10 +245,24 @@ class Live:
         start = 0 if self._journal is None else held_by(loaded.version.bundle.facts, self._journal)
         pinned, position, left_out = self._replay(loaded.version, start)
         with self._following:
+            # What came meanwhile is in it before anybody sees it: who asks for no lock has seen that write acknowledged.
+            pinned, position, left_out = self._caught_up(pinned, start, position, left_out)
             self._pinned, self._start, self._position, self.left_out = pinned, start, position, left_out
             self.recall = loaded.recall
             self.switches += 1
-            self._follow()  # what came while it was replayed
+
+    def _caught_up(self, pinned: Pinned, start: int, position: int, left_out: int) -> tuple[Pinned, int, int]:
+        """What `_replay` returned, with what the journal has beyond `position`; replayed anew where its front was cut meanwhile."""
+        if self._journal is None:
+            return pinned, position, left_out
+        try:
+            payloads, end = self._journal.read_from(position)
+        except BundleError:
+            return self._replay(pinned.version, start)
+        if not payloads:
+            return pinned, end, left_out
+        overlay, more = replayed(pinned.version, pinned.overlay, decoded(payloads))
+        return Pinned.of(pinned.version, overlay), end, left_out + more
 
     def _publish_compacted(self, version: LiveVersion, overlay: Overlay, held: dict[str, int]) -> Path:
         """The folder of the new version, now CURRENT, which holds the journal up to what `held` says."""
