@@ -248,6 +248,7 @@ class Live:
             # What came meanwhile is in it before anybody sees it: who asks for no lock has seen that write acknowledged.
             pinned, position, left_out = self._caught_up(pinned, start, position, left_out)
             self._pinned, self._start, self._position, self.left_out = pinned, start, position, left_out
+            self.fault = None  # all of the journal was read
             self.recall = loaded.recall
             self.switches += 1
 
