@@ -142,7 +142,10 @@ def measured(kind: str, vectors: Floats, queries: Floats, target: float, kept: P
     index, facts = built(kind, vectors, queries[:TUNING], target, kept)
     exact = ExactIndex.build(vectors, IndexSettings())
     true, _ = exact.search(asked, K)
-    ours = lambda query: index.search_one(query, K)[0]  # noqa: E731
+
+    def ours(query: Floats) -> NDArray[Any]:
+        return index.search_one(query, K)[0]
+
     bare = bare_search(index, vectors, kept and kept / f"bare-{kind}")
     coarse = bare_by_eight_bits(index)
     turns = [(timed(ours, asked), timed(bare, asked), None if coarse is None else timed(coarse, asked)) for _ in range(TURNS)]
@@ -196,7 +199,10 @@ def _filtered(index: Index, exact: ExactIndex, share: float, asked: Floats) -> d
     mask = np.random.default_rng(1).random(index.size) < share
     eligible = index.prepare(mask)
     true = exact.search(asked, K, eligible=mask)[0]
-    search = lambda query: index.search_one(query, K, eligible=eligible)[0]  # noqa: E731
+
+    def search(query: Floats) -> NDArray[Any]:
+        return index.search_one(query, K, eligible=eligible)[0]
+
     found = np.stack([search(query) for query in asked])
     missing = int(((found < 0) & (true >= 0)).sum())
     hits = [len(np.intersect1d(a[a >= 0], b[b >= 0])) / (b >= 0).sum() for a, b in zip(found, true, strict=True)]
@@ -211,7 +217,10 @@ def _excluding(index: Index, exact: ExactIndex, asked: Floats) -> dict[str, Any]
     true = exact.search(asked, K, exclude=out)[0]
     found = [index.search_one(query, K, exclude=rows)[0] for query, rows in zip(asked, out, strict=True)]
     hits = [len(np.intersect1d(a, b)) / K for a, b in zip(found, true, strict=True)]
-    search = lambda query: index.search_one(query, K, exclude=out[0])[0]  # noqa: E731
+
+    def search(query: Floats) -> NDArray[Any]:
+        return index.search_one(query, K, exclude=out[0])[0]
+
     return {"rows": EXCLUDED, "recall": round(float(np.mean(hits)), 4), **timed(search, asked)}
 
 

@@ -93,5 +93,4 @@ def transposed_bag(bag: Bag, table_rows: int) -> Bag:
 def _at(array: NDArray[np.generic], kind: type[np.generic]) -> int:
     """Where it lies; it must be contiguous and of this type."""
     assert array.flags.c_contiguous and array.dtype == kind, (array.dtype, array.strides)
-    place: int = array.__array_interface__["data"][0]  # a third of the time that `ctypes.data` takes
-    return place
+    return array.ctypes.data

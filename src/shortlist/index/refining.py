@@ -78,7 +78,7 @@ class Refiner:
             return None
         count = len(scaled)
         maxima, rows = np.empty(groups_of(count, k), np.float32), np.empty(_MOST_ROWS, np.int64)
-        places = [array.__array_interface__["data"][0] for array in (scaled, norms, maxima, rows)]
+        places = [array.ctypes.data for array in (scaled, norms, maxima, rows)]
         found = self._in_reach(*places[:2], count, t, share, least, k, places[2], len(maxima), places[3], _MOST_ROWS)
         return None if found < 0 else rows[:found]
 

@@ -214,12 +214,17 @@ class Live:
 
     def _replay(self, version: LiveVersion, start: int) -> tuple[Pinned, int, int]:
         """(the version with its overlay, the position up to which the journal was read, items left out), from the position `start` on."""
-        overlay = version.empty_overlay()
+        return self._read_on(Pinned.of(version, version.empty_overlay()), start)
+
+    def _read_on(self, pinned: Pinned, position: int) -> tuple[Pinned, int, int]:
+        """(`pinned` with what the journal holds beyond `position`, the position up to which it was read, items left out)."""
         if self._journal is None:
-            return Pinned.of(version, overlay), 0, 0
-        payloads, position = self._journal.read_from(start)
-        overlay, left_out = replayed(version, overlay, decoded(payloads))
-        return Pinned.of(version, overlay), position, left_out
+            return pinned, 0, 0
+        payloads, end = self._journal.read_from(position)
+        if not payloads:
+            return pinned, end, 0
+        overlay, left_out = replayed(pinned.version, pinned.overlay, decoded(payloads))
+        return Pinned.of(pinned.version, overlay), end, left_out
 
     def _go_to(self, folder: Path, *, first: Callable[[], object] | None = None) -> Reloaded:
         """The version in `folder` is live; `first` is done once it is found good. The caller holds `_loading`."""
@@ -246,24 +251,15 @@ class Live:
         pinned, position, left_out = self._replay(loaded.version, start)
         with self._following:
             # What came meanwhile is in it before anybody sees it: who asks for no lock has seen that write acknowledged.
-            pinned, position, left_out = self._caught_up(pinned, start, position, left_out)
+            try:
+                pinned, position, more = self._read_on(pinned, position)
+                left_out += more
+            except BundleError:  # its front was cut meanwhile
+                pinned, position, left_out = self._replay(loaded.version, start)
             self._pinned, self._start, self._position, self.left_out = pinned, start, position, left_out
             self.fault = None  # all of the journal was read
             self.recall = loaded.recall
             self.switches += 1
-
-    def _caught_up(self, pinned: Pinned, start: int, position: int, left_out: int) -> tuple[Pinned, int, int]:
-        """What `_replay` returned, with what the journal has beyond `position`; replayed anew where its front was cut meanwhile."""
-        if self._journal is None:
-            return pinned, position, left_out
-        try:
-            payloads, end = self._journal.read_from(position)
-        except BundleError:
-            return self._replay(pinned.version, start)
-        if not payloads:
-            return pinned, end, left_out
-        overlay, more = replayed(pinned.version, pinned.overlay, decoded(payloads))
-        return Pinned.of(pinned.version, overlay), end, left_out + more
 
     def _publish_compacted(self, version: LiveVersion, overlay: Overlay, held: dict[str, int]) -> Path:
         """The folder of the new version, now CURRENT, which holds the journal up to what `held` says."""
