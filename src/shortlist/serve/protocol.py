@@ -3,7 +3,8 @@
 - A deadline for receiving: a request, or a new connection's first one, must be whole in time, or the connection ends (408).
 - A cap on request line and headers (431). The rest of a refused body is read and thrown away for a moment, so that its
   sender sees why. Who does not read answers is cut.
-- A request reaches the application when it is whole: slow clients hold a connection, and nothing else.
+- A request reaches the application when it is whole: slow clients hold a connection, and nothing else. Of requests that come all at
+  once on one connection a few are taken at a time, and what a connection held is free when it ends, without the garbage collector.
 - A query that came in one packet, with nothing unusual about it, is answered without parser, scope, cycle and task. Where it turns
   out to be wrong it goes the long way, which says why.
 - Under overload a query is refused here, before a task or a decoder was paid for, and mostly before it is parsed
@@ -42,10 +43,16 @@ _BUSY = b"%b%%bcontent-type: %b\r\n%b: %b\r\nx-request-id: %%b\r\ncontent-length
 )
 _OK = STATUS_LINE[200] + b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n"
 _RESET = struct.pack("ii", 1, 0)  # close without keeping what was not read
+PIPELINED_MOST = 16  # requests that wait behind another on one connection, and a packet's worth more; the client is read again after that
+_PARSED_AT_ONCE = 1024  # bytes: at most 57 requests
+
+
+def _nothing() -> None:
+    """What becomes of an answer on a connection that has ended."""
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """A connection with deadlines, caps and early refusals. The server calls `enforce` now and then."""
+    """A connection with deadlines, caps and early refusals. `enforce` is called every tenth of a second (deadlines.py)."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         """Starts the clock of the first request; refuses connections beyond the limit."""
@@ -62,20 +69,30 @@ class PatientProtocol(HttpToolsProtocol):
         self._held: tuple[RequestResponseCycle, Any] | None = None  # a request whose body is on its way
         self._running: RequestResponseCycle | None = None  # the request that is being answered; `cycle` may be a later one
         self._asked: tuple[WholeQuery, bytes, float] | None = None  # an unparsed query that waits for its turn, and since when
-        self._behind = b""  # what came after it
+        self._behind = b""  # what came after it, or after more requests than are taken at once
+        self._begun = 0  # requests that the parser has seen the beginning of
         self._lines, self._lines_of = b"", list[tuple[bytes, bytes]]()
         application.metrics.add("connections")
         if len(self.connections) > self._limits.connections_most:
             self._end(503, "the server has too many connections; try again later", RETRY_AFTER)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tells the request that is being answered, too: uvicorn tells only the last one that came."""
+        """Tells the request that is being answered, too: uvicorn tells only the last one that came. Requests that wait are let go.
+
+        Each of those knows this connection, which knows it: such circles are left to the garbage collector, which stops the server for
+        a tenth of a second when a few hundred clients who asked much have gone.
+        """
         self._forsake()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves the timer, and with it the connection, where the client broke it off
+        self.pipeline.clear()
+        self._held, self._behind = None, b""
+        if self.cycle is not None and self.cycle is not self._running:
+            self.cycle.on_response = _nothing
 
     def data_received(self, data: bytes) -> None:
         """Feeds the parser; refuses, ends or answers what needs no more bytes for that."""
-        if self._asked is not None:
+        if self._asked is not None or self._behind:
             self._behind += data
             self.flow.pause_reading()
             return
@@ -92,6 +109,21 @@ class PatientProtocol(HttpToolsProtocol):
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
+        """Feeds the parser as long as few requests wait or came of it: who sends thousands at once has them taken a few at a time."""
+        taken = self._begun
+        for start in range(0, len(data), _PARSED_AT_ONCE):
+            is_full = len(self.pipeline) >= PIPELINED_MOST  # the next answer goes on
+            if is_full or self._begun - taken >= PIPELINED_MOST:
+                self._behind = data[start:]
+                self.flow.pause_reading()
+                if not is_full:
+                    self.loop.call_soon(self._take_behind)
+                return
+            self._parse_some(data[start : start + _PARSED_AT_ONCE])
+            if self.transport.is_closing():
+                return
+
+    def _parse_some(self, data: bytes) -> None:
         if self._whole_by_s is None:
             self._whole_by_s = self.loop.time() + self._limits.receive_longest_s
         super().data_received(data)
@@ -104,6 +136,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Starts the clock of a request that follows another in the same bytes."""
+        self._begun += 1
         if self._whole_by_s is None:
             self._whole_by_s = self.loop.time() + self._limits.receive_longest_s
         super().on_message_begin()
@@ -123,6 +156,7 @@ class PatientProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Goes on to the next request, after a moment for the rest of one that was answered early."""
         super().on_response_complete()
+        self._take_behind()
         if self.cycle.more_body and self.cycle.response_complete:
             self._whole_by_s = self.loop.time() + self._limits.linger_longest_s
 
@@ -264,10 +298,17 @@ class PatientProtocol(HttpToolsProtocol):
             application.record(query.route, 200, time.perf_counter() - asked_s, request_id)
             if closing:
                 self.transport.close()
+        self._take_behind()
+
+    def _take_behind(self) -> None:
+        """What came behind requests that waited has its turn; what is still behind then keeps the client from sending more."""
+        if not self._behind or self.transport.is_closing():
+            return
         behind, self._behind = self._behind, b""
-        if behind and not self.transport.is_closing():
-            self.flow.resume_reading()
-            self.data_received(behind)
+        self.flow.resume_reading()
+        self.data_received(behind)
+        if self._behind:
+            self.flow.pause_reading()
 
     def _rest(self) -> None:
         """The connection counts as idle from now on, whatever the parser saw last."""

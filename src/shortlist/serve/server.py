@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
@@ -32,6 +33,7 @@ from shortlist.errors import ShortlistError
 from shortlist.serve.accepting import Acceptor
 from shortlist.serve.app import App
 from shortlist.serve.contract import ServiceContract
+from shortlist.serve.deadlines import keep_deadlines
 from shortlist.serve.heap import keep_no_freed_pages
 from shortlist.serve.keys import Keys, keys_from
 from shortlist.serve.limits import Limits
@@ -43,7 +45,6 @@ from shortlist.serve.protocol import PatientProtocol
 # Matrix products of one query are too small to share: a second thread spins for it, and takes the core from other answers.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 KEEP_ALIVE_S = 75  # longer than what stands in front usually keeps a connection: it must not send into one that just closes
-SWEEP_TICKS = 1  # of 0.1 s: how often deadlines are looked at; who is cut comes again, and fewer at a time hold up others for less long
 SWITCH_S = 0.00002  # how long a thread may keep the interpreter from the event loop, which asks for it a dozen times an answer
 EXIT_UNOPENED = 3  # of a worker whose service did not open: another try would fail the same way
 _RESTART_S = 0.5
@@ -98,6 +99,7 @@ class Server(uvicorn.Server):
         self._app, self._is_one_of_several = app, is_one_of_several
         self._told_at_s: float | None = None  # when the first signal came
         self._opening: asyncio.Task[None] | None = None
+        self._deadlines: asyncio.Task[None] | None = None
         self._acceptors: list[Acceptor] = []
 
     @property
@@ -112,10 +114,15 @@ class Server(uvicorn.Server):
         if self._is_one_of_several:
             await self._opening
         await super().startup([])
+        connections = cast(set[PatientProtocol], self.server_state.connections)  # `http` of the configuration
+        self._deadlines = asyncio.create_task(keep_deadlines(connections, failed=self._not_enforced))
         self._acceptors = [Acceptor(listener, self._protocol, failed=self._not_accepted) for listener in sockets or []]
 
     def _not_accepted(self, error: OSError) -> None:
         self._app.log.say("not_accepted", error=str(error))
+
+    def _not_enforced(self, error: Exception) -> None:
+        self._app.log.say("deadline_not_enforced", error=f"{type(error).__name__}: {error}")
 
     async def _open(self) -> None:
         await self._app.open()
@@ -124,12 +131,7 @@ class Server(uvicorn.Server):
         self._app.log.say("ready", pid=os.getpid(), version=self._app.version)
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to end. Also cuts connections whose deadline has passed."""
-        if counter % SWEEP_TICKS == 0:
-            now_s = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, PatientProtocol):
-                    connection.enforce(now_s)
+        """Whether to end."""
         if self._told_at_s is not None and time.monotonic() - self._told_at_s >= self._app.limits.drain_notice_s:
             self.should_exit = True
         if self.failure is not None:
@@ -152,6 +154,8 @@ class Server(uvicorn.Server):
         for acceptor in self._acceptors:
             await acceptor.close()
         await super().shutdown(sockets)
+        if self._deadlines is not None:
+            self._deadlines.cancel()
         if self._opening is not None:
             await asyncio.wait([self._opening])
         await self._app.close()
