@@ -4,6 +4,9 @@
 
 First the peak: the most answers a second over rising rates. Then five times that for a minute, directly followed by half
 of it. All rates are open loops: nobody waits for anybody. A table, then one JSON line.
+
+Last, the bound: a server that only reads and refuses (load/bare_refuser.py) is offered the same. To read a request and to send the
+refusal has a price in the kernel that no server can lower; a server whose refusals cost nothing else would keep `bound_share`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from load.server_process import ServerProcess, running, serve_store
 from load.synthetic_store import make_store
 from record import run_record
 
+from shortlist.serve.gate import LOOK_EVERY_S
+
 K, HISTORY, QUERIES = 100, 20, 500
 FACTOR = 5.0
 STEADY_SHARE = 0.5  # of the peak, after the overload
@@ -37,6 +42,7 @@ def main() -> None:
         peak = max(rate["goodput"] for rate in rates)
         facts = measure_overload(server, requests, peak, options.seconds)
         resident = server.resident_bytes()
+    facts |= measure_bound(requests, peak)
     facts = {
         "items": options.items,
         "dim": options.dim,
@@ -115,6 +121,21 @@ def measure_overload(server: ServerProcess, requests: list[bytes], peak: float, 
     }
 
 
+def measure_bound(requests: list[bytes], peak: float, seconds: float = 10.0) -> dict[str, Any]:
+    """What the kernel takes for a refusal, and the share of the peak that is left when all but one in five are refused at that price.
+
+    With the price p of a refusal and the peak P, the share x of it: x + (5 - x) P p = 1.
+    """
+    refuser = [str(Path(__file__).parent / "load" / "bare_refuser.py"), str(1e3 * LOOK_EVERY_S)]
+    with running(refuser, apart=True) as server:
+        run_open_loop(server.address, requests, schedule(FACTOR * peak, 2.0, 6), connections=1024)
+        before = server.cpu_seconds()[1]
+        outcome = run_open_loop(server.address, requests, schedule(FACTOR * peak, seconds, 7), connections=1024)
+        price_s = (server.cpu_seconds()[1] - before) / int((outcome.status == 429).sum())
+    share = (1 - FACTOR * peak * price_s) / (1 - peak * price_s)
+    return {"refusal_kernel_us": round(1e6 * price_s, 2), "bound_share": round(share, 4)}
+
+
 def recovery_s(outcome: Outcome, end_s: float, bound_ms: float) -> float:
     """How long after the overload the last request was due that was refused, lost or answered later than `bound_ms`."""
     late = ~((outcome.status == 200) & ((outcome.answered_s - outcome.due_s) * 1e3 <= bound_ms))
@@ -136,6 +157,7 @@ def print_table(facts: dict[str, Any]) -> None:
     cpu = facts["server_cpu"]
     each = f"{cpu['kernel_us_a_request']:.1f} us a request"
     print(f"the server's core: {cpu['own_s']:.1f} s of its own, {cpu['kernel_s']:.1f} s of the kernel, {each}")
+    print(f"a refusal costs the kernel {facts['refusal_kernel_us']:.1f} us: no server of this peak keeps more than {facts['bound_share']:.1%}")
     print(f"recovered after {facts['recovery_s']} s; {facts['answers']}; load {facts['load_average']:.1f}")
 
 

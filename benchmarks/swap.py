@@ -2,7 +2,8 @@
 
     python benchmarks/swap.py --json
 
-Every answer names its version; each of its ids must be one of that version. A table, then one JSON line.
+Every answer names its version; each of its ids must be one of that version. What is steady is measured for a quarter of the time before
+and a quarter after, by the same client: answers are looked at there too, which takes a part of a core. A table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ def main() -> None:
         requests = query_requests(options.items)
         run_open_loop(server.address, requests, schedule(300, 3.0, 0))
         rate = options.rate or round(0.7 * peak_goodput(server, requests))
-        steady = run_open_loop(server.address, requests, schedule(rate, options.seconds / 2, 1))
+        before = run_open_loop(server.address, requests, schedule(rate, options.seconds / 4, 1), seen=Answers(prefix_of))
         memory_before = server.resident_bytes()
         facts = measure_swaps(server, store, requests, rate, options, prefix_of)
         memory = {"before_mb": round(memory_before / 1e6, 1), "after_mb": round(server.resident_bytes() / 1e6, 1)}
-    steady_ms = percentiles(steady.latency_ms())
-    facts |= {"steady": steady_ms, "p99_ratio": round(facts["swapping"]["p99_ms"] / steady_ms["p99_ms"], 3), "memory": memory}
+        after = run_open_loop(server.address, requests, schedule(rate, options.seconds / 4, 2), seen=Answers(prefix_of))
+    steady_ms = percentiles(np.concatenate([before.latency_ms(), after.latency_ms()]))
+    facts |= {"steady_before": percentiles(before.latency_ms()), "steady_after": percentiles(after.latency_ms()), "steady": steady_ms}
+    facts |= {"p99_ratio": round(facts["swapping"]["p99_ms"] / steady_ms["p99_ms"], 3), "memory": memory}
     facts |= {"rate": rate, "items": options.items, "load_average": os.getloadavg()[0], **run_record()}
     print(f"{facts['answers']} at {rate:,.0f} a second, {facts['swaps']} swaps, {facts['mixed']} mixed")
     print(f"steady   {steady_ms}\nswapping {facts['swapping']}   p99 ratio {facts['p99_ratio']}; {memory}")
@@ -94,20 +97,27 @@ def peak_goodput(server: ServerProcess, requests: list[bytes]) -> float:
         best, rate = max(best, goodput), 1.4 * rate
 
 
+class Answers:
+    """Counts answers by the version that they name, and those that hold an id of another, or too few."""
+
+    def __init__(self, prefix_of: dict[str, str]) -> None:
+        self._prefix_of, self._decoder = prefix_of, msgspec.json.Decoder(Slate)
+        self.by_version, self.mixed = dict.fromkeys(prefix_of, 0), 0
+
+    def __call__(self, request: int, status: int, body: bytes) -> None:
+        """Looks at one answer."""
+        if status == 200:
+            slate = self._decoder.decode(body)
+            self.by_version[slate.version] += 1
+            prefix = self._prefix_of[slate.version]
+            self.mixed += len(slate.items) != K or not all(str(item).startswith(prefix) for item in slate.items)
+
+
 def measure_swaps(
     server: ServerProcess, store: Path, requests: list[bytes], rate: float, options: argparse.Namespace, prefix_of: dict[str, str]
 ) -> dict[str, Any]:
     """What a minute of queries got while another process swapped versions."""
-    decoder, seen, mixed = msgspec.json.Decoder(Slate), dict.fromkeys(prefix_of, 0), 0
-
-    def check(request: int, status: int, body: bytes) -> None:
-        nonlocal mixed
-        if status == 200:
-            slate = decoder.decode(body)
-            seen[slate.version] += 1
-            prefix = prefix_of[slate.version]
-            mixed += len(slate.items) != K or not all(str(item).startswith(prefix) for item in slate.items)
-
+    answers = Answers(prefix_of)
     swapped = multiprocessing.get_context("spawn").Queue()
     every_s = options.seconds / (options.swaps + 1)
     swapper = multiprocessing.get_context("spawn").Process(
@@ -115,14 +125,14 @@ def measure_swaps(
     )
     swapper.start()
     swapped.get(timeout=60)  # it is up
-    outcome = run_open_loop(server.address, requests, schedule(rate, options.seconds, 6), seen=check)
+    outcome = run_open_loop(server.address, requests, schedule(rate, options.seconds, 6), seen=answers)
     swapper.join(30)
     results = [swapped.get(timeout=5) for _ in range(options.swaps)]
     return {
         "answers": outcome.counts(),
         "failed": int((outcome.status != 200).sum()),
-        "mixed": mixed,
-        "by_version": seen,
+        "mixed": answers.mixed,
+        "by_version": answers.by_version,
         "swaps": sum(changed for changed, _ in results),
         "swap_seconds": percentiles(np.array([seconds for _, seconds in results]) * 1e3),
         "swapping": percentiles(outcome.latency_ms()),

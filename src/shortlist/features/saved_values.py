@@ -7,6 +7,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from shortlist.errors import BundleError
+from shortlist.pace import step
+
+_BLOCK = 2_000  # strings made at once: it takes a millisecond in which no other thread of the process goes on
 
 
 def values_to_arrays(values: pl.Series) -> dict[str, NDArray[np.generic]]:
@@ -27,4 +30,9 @@ def values_from_arrays(arrays: dict[str, NDArray[np.generic]]) -> pl.Series:
     starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     if len(ends) and (ends[-1] != len(text) or np.any(ends < starts)):
         raise BundleError("saved strings must end where their bytes end: the file does not fit this program")
-    return pl.Series([text[a:b].decode("utf-8") for a, b in zip(starts, ends, strict=True)], dtype=pl.String)
+    parts = [pl.Series([], dtype=pl.String)]
+    for first in range(0, len(ends), _BLOCK):
+        block = zip(starts[first : first + _BLOCK], ends[first : first + _BLOCK], strict=True)
+        parts.append(pl.Series([text[start:end].decode("utf-8") for start, end in block], dtype=pl.String))
+        step()
+    return pl.concat(parts, rechunk=True)
