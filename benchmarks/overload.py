@@ -157,7 +157,8 @@ def print_table(facts: dict[str, Any]) -> None:
     cpu = facts["server_cpu"]
     each = f"{cpu['kernel_us_a_request']:.1f} us a request"
     print(f"the server's core: {cpu['own_s']:.1f} s of its own, {cpu['kernel_s']:.1f} s of the kernel, {each}")
-    print(f"a refusal costs the kernel {facts['refusal_kernel_us']:.1f} us: no server of this peak keeps more than {facts['bound_share']:.1%}")
+    price, bound = facts["refusal_kernel_us"], facts["bound_share"]
+    print(f"a refusal costs the kernel {price:.1f} us: no server of this peak keeps more than {bound:.1%}")
     print(f"recovered after {facts['recovery_s']} s; {facts['answers']}; load {facts['load_average']:.1f}")
 
 

@@ -1,4 +1,4 @@
-"""A server that refuses everything and does nothing else: `python bare_refuser.py BUSY_MS`. What a refusal costs the kernel, whoever sends it.
+"""A server that only refuses, `python bare_refuser.py BUSY_MS`: what a refusal costs the kernel, whoever sends it.
 
 Between two looks at its sockets it is busy, as a server is that answers others meanwhile: so many requests wait at each look, and none
 wakes it. Prints its address first; GET /ready gets a 200.
