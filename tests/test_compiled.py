@@ -102,6 +102,10 @@ def test_bias_and_relu_are_torchs_both_ways(passes: Kernels, kind: torch.dtype) 
     sums = passes.relu_backward(gradients, output)
     assert torch.equal(gradients, expected)
     torch.testing.assert_close(sums, expected.double().sum(dim=0).float(), rtol=1e-5, atol=1e-4)
+    whole = torch.randn(1009, 67, generator=generator).to(kind)
+    kept = whole.clone()
+    torch.testing.assert_close(passes.relu_backward(whole), kept.double().sum(dim=0).float(), rtol=1e-5, atol=1e-4)
+    assert torch.equal(whole, kept)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])

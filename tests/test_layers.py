@@ -184,6 +184,7 @@ ORDER = (
     "serve/protocol",
     "serve/listener",
     "serve/accepting",
+    "serve/deadlines",
     "serve/server",
     "serve/client",
     # whole stages, one a command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from small_project import HISTORY_LAST, ITEMS, NEVER_CHOSEN, small_dataset
 from torch import nn
 
 from shortlist.dataset import Dataset
+from shortlist.diagnostics import step_facts
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.layers import NORM_FLOOR, normalise
 from shortlist.tower_inputs import beside
@@ -281,3 +283,37 @@ def test_a_learned_temperature_stays_within_its_bounds(built: Built, raw: float,
 def test_vectors_come_out_at_length_one_and_zero_stays_zero() -> None:
     found = normalise(torch.tensor([[3.0, 4.0], [0.0, 0.0], [NORM_FLOOR / 2, 0.0]]))
     assert torch.allclose(found, torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.5, 0.0]]))
+
+
+# --- what nobody sees
+
+
+OF_USERS: dict[str, Any] = {"users.age": "category", "events.weekday": "category"}
+
+
+@pytest.mark.parametrize(
+    ("features", "model", "is_made"),
+    [
+        (OF_USERS, {"linear_path": False}, False),
+        (OF_USERS, {"linear_path": True}, True),
+        (OF_USERS, {"linear_path": False, "cross_layers": 1}, True),
+        ({**OF_USERS, "seed": "item"}, {"linear_path": False}, True),
+    ],
+)
+def test_input_embeddings_are_made_only_where_something_sees_them(
+    tmp_path: Path, features: dict[str, Any], model: dict[str, Any], is_made: bool
+) -> None:
+    built = small_dataset(tmp_path, {"query": {"features": features}})
+    made = trainer(built, **model)
+    learner = made.learner
+    batch = learner.maker.make(0)
+    _, items = learner.model.encode_batch(batch, learner.sources(batch))
+    assert (items.embedding is not None) == is_made
+    with torch.no_grad():
+        seen = learner.model.encode_items(batch.items.columns, learner.sources(batch), batch.candidates)
+    assert seen.embedding is not None
+    assert torch.equal(items.vector, seen.vector)
+    if items.embedding is not None:
+        assert torch.equal(items.embedding, seen.embedding)
+    learner.learn(batch)
+    assert ("item_norm_by_log_count" in step_facts(learner, batch)) == is_made

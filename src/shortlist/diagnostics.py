@@ -42,8 +42,9 @@ def step_facts(learner: Learner, batch: Batch) -> dict[str, Any]:
         "item_mean_cosine": mean_cosine(vectors),
         "item_effective_rank": effective_rank(vectors),
         "dim": vectors.shape[1],
-        "item_norm_by_log_count": _norm_slope(learner, batch),
     }
+    if scored.items.embedding is not None:
+        facts["item_norm_by_log_count"] = _norm_slope(scored.items.embedding, learner, batch)
     unknown = unknown_share(learner, batch)
     return facts if unknown is None else {**facts, "unknown_id_share": unknown}
 
@@ -169,10 +170,9 @@ def _pulls(learner: Learner, batch: Batch) -> dict[str, float]:
     return {**pulls, "streams": len(pulls)}
 
 
-def _norm_slope(learner: Learner, batch: Batch) -> float:
+def _norm_slope(embedding: torch.Tensor, learner: Learner, batch: Batch) -> float:
     """Slope of log |e| over log(1 + count) among the step's candidates: above 0, popular items have longer embeddings."""
-    assert learner.scored is not None
-    embedding = learner.scored.items.embedding[: batch.candidates].detach()
+    embedding = embedding[: batch.candidates]
     counts = np.log1p(learner.dataset.item_counts[batch.item_row[: batch.candidates]])
     if counts.std() == 0:
         return 0.0

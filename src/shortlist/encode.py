@@ -103,6 +103,7 @@ def _fill(
     """Nothing comes back: `corpus` holds the items `rows`, whose features and codes these are."""
     items = model.encode_items(columns, tables, rows.stop - rows.start)
     dim = items.vector.shape[1]
+    assert items.embedding is not None  # it is asked for where nothing else is said
     corpus.embedding[rows, :dim] = items.embedding.numpy()
     if codes is not None:
         assert model.id_feature is not None and items.bias is not None

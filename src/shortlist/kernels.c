@@ -166,6 +166,12 @@ void add_bias(void *values, const float *bias, int64_t rows, int64_t width, int 
 }
 
 INLINE void relu_row(void *gradient, const void *output, float *sum, int64_t width, int is_narrow) {
+    if (!output) {
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++)
+            sum[j] += load(gradient, j, is_narrow);
+        return;
+    }
 #pragma omp simd
     for (int64_t j = 0; j < width; j++) {
         float value = load(output, j, is_narrow) > 0.0f ? load(gradient, j, is_narrow) : 0.0f;
@@ -174,16 +180,18 @@ INLINE void relu_row(void *gradient, const void *output, float *sum, int64_t wid
     }
 }
 
+/* outputs may be NULL: then nothing becomes 0, and the sums alone are made */
 void relu_backward(void *gradients, const void *outputs, float *sums, int64_t rows, int64_t width, int is_narrow) {
 #pragma omp parallel if (rows * width > FEW)
     {
         float *sum = sums + omp_get_thread_num() * width;
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows; i++) {
+            const char *output = outputs ? (const char *)outputs + i * width * (is_narrow ? 2 : 4) : NULL;
             if (is_narrow)
-                relu_row((uint16_t *)gradients + i * width, (const uint16_t *)outputs + i * width, sum, width, 1);
+                relu_row((uint16_t *)gradients + i * width, output, sum, width, 1);
             else
-                relu_row((float *)gradients + i * width, (const float *)outputs + i * width, sum, width, 0);
+                relu_row((float *)gradients + i * width, output, sum, width, 0);
         }
     }
 }

@@ -132,8 +132,11 @@ class Kernels:
         """values (n, width) += bias (width,), float32; with `cuts`, what is negative becomes 0."""
         self._library.add_bias(_at(values, *_KINDS), _at(bias), *values.shape, int(cuts), _is_narrow(values))
 
-    def relu_backward(self, gradients: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
-        """(width,) sum over the rows of `gradients` (n, width), in which cells became 0 where `outputs`, of the same type, are."""
+    def relu_backward(self, gradients: torch.Tensor, outputs: torch.Tensor | None = None) -> torch.Tensor:
+        """(width,) sum over the rows of `gradients` (n, width), in which cells became 0 where `outputs`, of the same type, are.
+
+        Without `outputs` none does.
+        """
         sums = torch.zeros(torch.get_num_threads(), gradients.shape[1])
         places = (_at(gradients, *_KINDS), _at(outputs, gradients.dtype), _at(sums))
         self._library.relu_backward(*places, *gradients.shape, _is_narrow(gradients))

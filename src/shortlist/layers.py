@@ -84,7 +84,7 @@ class _HiddenLayers(torch.autograd.Function):
         count = len(ctx.saved_tensors) // 2
         inputs, weights = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         gradient = gradient.contiguous()
-        of_bias = gradient.sum(dim=0, dtype=torch.float32)
+        of_bias = passes.relu_backward(gradient)
         found: list[torch.Tensor | None] = []
         for place in reversed(range(count)):
             found = [(gradient.T @ inputs[place]).float(), of_bias, *found]

@@ -334,7 +334,8 @@ def with_bias(items: EncodedItems) -> torch.Tensor:
 
 def detached(items: EncodedItems) -> EncodedItems:
     """The same numbers without the graph that made them, which would keep a step's leaves alive."""
-    return EncodedItems(items.embedding.detach(), items.vector.detach(), None if items.bias is None else items.bias.detach())
+    embedding, bias = (None if numbers is None else numbers.detach() for numbers in (items.embedding, items.bias))
+    return EncodedItems(embedding, items.vector.detach(), bias)
 
 
 def part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -45,7 +45,7 @@ MATCH = "#match"  # suffix of the table that says what the content code of an it
 class EncodedItems:
     """What the item tower knows of n items, the first c of which are candidates."""
 
-    embedding: torch.Tensor  # (n, D) e: what queries see of them
+    embedding: torch.Tensor | None  # (n, D) e: what queries see of them; None = it was not asked for
     vector: torch.Tensor  # (c, D) v, of length 1
     bias: torch.Tensor | None  # (c,) added to the logit; None = the model has no biases
 
@@ -65,21 +65,23 @@ class ItemTower(nn.Module):
             nn.init.zeros_(self.bias.weight)
 
     def forward(
-        self, x: torch.Tensor, candidates: int, output: torch.Tensor | None = None, *, items: int | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """(n, width) -> e (n, D), and of the first c = `candidates` rows v (c, D) and content bias (c,) or None.
+        self, x: torch.Tensor, candidates: int, output: torch.Tensor | None = None, *, items: int | None = None, is_seen: bool = True
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+        """(n, width) -> e (n, D) or None, and of the first c = `candidates` rows v (c, D) and content bias (c,) or None.
 
-        output   (c, D) rows of the output table, for the tower that is one
-        items    n, where the rows of x behind it are padding
+        output    (c, D) rows of the output table, for the tower that is one
+        items     n, where the rows of x behind it are padding
+        is_seen   whether e is wanted; the linear path wants it in any case
         """
-        embedding = _first_rows(self.embedding(x), items).float()
+        embedding = _first_rows(self.embedding(x), items).float() if is_seen or self.linear_path else None
         if self.mlp is None:
             assert output is not None
             return embedding, normalise(output), None
         # what stands behind the candidates gives steps of nearly one size one shape; it is cut off below
         x = _first_rows(x, candidates if items is None else padded(candidates))
         deep = through_layers(self.mlp, x)
-        vector = normalise(deep, _first_rows(embedding, candidates) if self.linear_path else None, count=candidates)
+        along = _first_rows(embedding, candidates) if self.linear_path and embedding is not None else None
+        vector = normalise(deep, along, count=candidates)
         return embedding, vector, None if self.bias is None else self.bias(x)[:candidates].float()[:, 0]
 
 
@@ -151,10 +153,13 @@ class TwoTower(nn.Module):
         tables: Sources,
         candidates: int,
         transposed: Mapping[str, Bag] | None = None,
+        *,
+        is_seen: bool = True,
     ) -> EncodedItems:
         """The items with these features, whose rows point into `tables` (`item/feature`); the first are candidates.
 
         transposed   of each bag, where the tables are to learn
+        is_seen      whether queries are to see them: their input embedding is wanted
         """
         pieces, items = lookups(columns, tables, "item", transposed), len(next(iter(columns.values())))
         kind = self._input_kind()
@@ -163,7 +168,7 @@ class TwoTower(nn.Module):
         output = None
         if self.item.is_table and ids is not None:
             output = _rows_of(tables, f"item/{self.id_feature}{OUTPUT}", ids)
-        embedding, vector, bias = self.item(x, candidates, output, items=items)
+        embedding, vector, bias = self.item(x, candidates, output, items=items, is_seen=is_seen)
         if self.settings.item_bias and ids is not None:
             of_id = _rows_of(tables, f"item/{self.id_feature}{BIAS}", ids)[:, 0]
             bias = of_id if bias is None else bias + of_id
@@ -171,20 +176,21 @@ class TwoTower(nn.Module):
 
     def encode_queries(
         self,
-        embedding: torch.Tensor,
+        embedding: torch.Tensor | None,
         seed: torch.Tensor,
         history: torch.Tensor,
         features: Sequence[Piece],
     ) -> torch.Tensor:
         """(N, D) vectors of N queries.
 
-        embedding   (n, D) input embeddings of some items
+        embedding   (n, D) input embeddings of some items; None will do where the model's queries see none
         seed        (N,) and history (N, L), newest first: rows of `embedding`, -1 = none
         features    user and context features, each (N, some width)
         """
-        x = beside(features, rows=len(seed), kind=self._input_kind()) if features else embedding.new_zeros(len(seed), 0)
+        x = beside(features, rows=len(seed), kind=self._input_kind()) if features else torch.zeros(len(seed), 0)
         if not self.sees_items and not self.settings.cross_layers:
             return self.query.of_features(x)
+        assert embedding is not None, "queries that see items need their embeddings"
         seed_vector, has_seed = functional.embedding(seed.clamp_min(0), embedding), (seed >= 0).float()[:, None]
         present = (history >= 0).float()  # (N, L)
         pooled = self._pooled(embedding, seed_vector * has_seed, history, present)
@@ -209,10 +215,13 @@ class TwoTower(nn.Module):
 
     def encode_batch(self, batch: Batch, tables: Sources) -> tuple[torch.Tensor, EncodedItems]:
         """(B, D) query vectors, and the batch's distinct items encoded."""
-        items = self.encode_items(batch.items.columns, tables, batch.candidates, batch.items.transposed)
+        is_seen = self.sees_items or self.settings.cross_layers > 0
+        items = self.encode_items(batch.items.columns, tables, batch.candidates, batch.items.transposed, is_seen=is_seen)
         users = lookups(batch.users.columns, tables, "user", batch.users.transposed)
         features = users + lookups(batch.context.columns, tables, "context", batch.context.transposed)
-        embedding = items.embedding if self.sees_items else items.embedding.detach()  # else a gradient of zeros would go all the way
+        embedding = items.embedding
+        if embedding is not None and not self.sees_items:
+            embedding = embedding.detach()  # else a gradient of zeros would go all the way
         queries = self.encode_queries(embedding, torch.from_numpy(batch.seed), torch.from_numpy(batch.history), features)
         return queries, items
 
