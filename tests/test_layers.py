@@ -181,6 +181,7 @@ ORDER = (
     "serve/logs",
     "serve/app",
     "serve/whole_query",
+    "serve/raw_answers",
     "serve/protocol",
     "serve/listener",
     "serve/accepting",

@@ -23,25 +23,14 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from shortlist.serve.app import ENTERED, TOO_BUSY, App
-from shortlist.serve.refusals import RETRY_AFTER, Headers, problem_body
-from shortlist.serve.requests import JSON_TYPE
+from shortlist.serve.app import ENTERED, App
+from shortlist.serve.raw_answers import good_answer, last_word, too_busy
+from shortlist.serve.refusals import RETRY_AFTER, Headers
 from shortlist.serve.routes import GATED, Lane, Route
 from shortlist.serve.whole_query import WholeQuery, whole_query
 
-_CLOSE = b"connection: close\r\n"
-# A refusal under overload, made once: % (default headers, request id, length, close or nothing, request id).
-_BUSY_BODY = problem_body(429, TOO_BUSY, "%b")
-_BUSY_LENGTH = len(_BUSY_BODY) - len(b"%b")
-_BUSY = b"%b%%bcontent-type: %b\r\n%b: %b\r\nx-request-id: %%b\r\ncontent-length: %%d\r\n%%b\r\n%b" % (
-    STATUS_LINE[429],
-    JSON_TYPE,
-    *RETRY_AFTER[0],
-    _BUSY_BODY,
-)
-_OK = STATUS_LINE[200] + b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n"
 _RESET = struct.pack("ii", 1, 0)  # close without keeping what was not read
 PIPELINED_MOST = 16  # requests that wait behind another on one connection, and a packet's worth more; the client is read again after that
 _PARSED_AT_ONCE = 1024  # bytes: at most 57 requests
@@ -293,8 +282,7 @@ class PatientProtocol(HttpToolsProtocol):
         else:
             self._rest()
             request_id = application.request_id(query.request_id)
-            head = (self._default_lines(), JSON_TYPE, len(body), request_id.encode(), _CLOSE if closing else b"")
-            self.transport.write(b"".join((_OK % head, body)))
+            self.transport.write(good_answer(self._default_lines(), body, request_id, closing=closing))
             application.record(query.route, 200, time.perf_counter() - asked_s, request_id)
             if closing:
                 self.transport.close()
@@ -326,9 +314,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _write_too_busy(self, route: Route, given_id: bytes | None, *, closing: bool) -> None:
         self._gate.refused += 1
-        request_id = self._application.request_id(given_id).encode()
-        length, dated = _BUSY_LENGTH + len(request_id), self._default_lines()
-        self.transport.write(_BUSY % (dated, request_id, length, _CLOSE if closing else b"", request_id))
+        self.transport.write(too_busy(self._default_lines(), self._application.request_id(given_id), closing=closing))
         self._application.metrics.count(route, 429, 0.0)
         if closing:
             self.transport.close()
@@ -336,21 +322,9 @@ class PatientProtocol(HttpToolsProtocol):
     def _end(self, status: int, message: str, headers: Headers = ()) -> None:
         """Says why, and closes the connection."""
         if not self.transport.is_closing():
-            self._write(status, message, self._application.request_id(None), headers)
+            self.transport.write(last_word(self._default_lines(), status, message, self._application.request_id(None), headers))
             self._application.metrics.count(None, status, 0.0)
             self.transport.close()
-
-    def _write(self, status: int, message: str, request_id: str, headers: Headers) -> None:
-        """Writes a Problem that ends the connection."""
-        body = problem_body(status, message, request_id)
-        lines = (
-            (b"content-type", JSON_TYPE),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", request_id.encode()),
-            *headers,
-        )
-        head = b"".join(b"%b: %b\r\n" % line for line in lines)
-        self.transport.write(b"%b%b%b%b\r\n%b" % (STATUS_LINE[status], self._default_lines(), head, _CLOSE, body))
 
     def _default_lines(self) -> bytes:
         """uvicorn's headers of every answer, which change once a second."""
