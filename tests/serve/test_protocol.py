@@ -17,6 +17,7 @@ from small_service import SmallService
 from uvicorn.server import ServerState
 
 from shortlist.serve.app import App
+from shortlist.serve.gate import Gate
 from shortlist.serve.limits import Limits
 from shortlist.serve.protocol import PIPELINED_MOST, PatientProtocol
 
@@ -98,6 +99,19 @@ def test_thousands_of_requests_in_one_packet_are_all_answered_and_a_few_taken_at
             assert set(answers[:-1]) <= {b"200", b"404", b"429"} and answers[-1] == b"200"
             assert max(line.taken) <= PIPELINED_MOST + 1 + 1024 // len(requests)
             assert sum(line.taken) <= count + 1
+
+    run(case)
+
+
+def test_hundreds_of_queries_that_are_refused_one_after_the_other_all_hear_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait behind an answer that takes a while; when it is there, nobody has room for them."""
+    monkeypatch.setattr(Gate, "is_full", property(lambda gate: True))
+
+    async def case() -> None:
+        async with connected(0.1) as line:
+            await line.send(post("/items/7", b"").replace(b"POST", b"GET") + post("/recommend", b'{"k":1}') * 503)
+            answers = await line.answers(504)
+            assert answers[1:] == [b"429"] * 503
 
     run(case)
 
