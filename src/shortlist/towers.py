@@ -187,7 +187,7 @@ class TwoTower(nn.Module):
         seed        (N,) and history (N, L), newest first: rows of `embedding`, -1 = none
         features    user and context features, each (N, some width)
         """
-        x = beside(features, rows=len(seed), kind=self._input_kind()) if features else torch.zeros(len(seed), 0)
+        x = beside(features, rows=len(seed), kind=self._input_kind()) if features else torch.zeros(len(seed), 0, device=seed.device)
         if not self.sees_items and not self.settings.cross_layers:
             return self.query.of_features(x)
         assert embedding is not None, "queries that see items need their embeddings"
