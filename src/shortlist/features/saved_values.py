@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from shortlist.errors import BundleError
 from shortlist.pace import step
 
-_BLOCK = 2_000  # strings made at once: it takes a millisecond in which no other thread of the process goes on
+_BLOCK = 2_000  # strings made at once: meanwhile no other thread of the process goes on
 
 
 def values_to_arrays(values: pl.Series) -> dict[str, NDArray[np.generic]]:

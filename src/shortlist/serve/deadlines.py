@@ -1,7 +1,7 @@
 """Looks at the deadlines of all connections again and again, at a few of them at a time.
 
 Slow clients often come together, so that their deadlines pass together, and who is cut comes again at once. To end five hundred
-connections and to take as many takes tens of milliseconds, in which nobody else is answered: in twenty parts it holds nobody up.
+connections and to take as many takes tens of milliseconds, in which nobody else is answered. In twenty parts others wait for one of them.
 """
 
 from __future__ import annotations

@@ -145,9 +145,9 @@ class PatientProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Goes on to the next request, after a moment for the rest of one that was answered early."""
         super().on_response_complete()
-        self._take_behind()
         if self.cycle.more_body and self.cycle.response_complete:
             self._whole_by_s = self.loop.time() + self._limits.linger_longest_s
+        self._take_behind()  # which may hold that rest, and then nothing is waited for
 
     def shutdown(self) -> None:
         """Ends with the request that is being answered, or that is on its way; an idle connection after a moment."""
