@@ -29,6 +29,7 @@ from shortlist.index.contract import (
     check_queries,
     check_query,
     check_vectors,
+    dot_products,
     from_order_keys,
     known_rows,
     order_keys,
@@ -150,8 +151,7 @@ class ExactIndex(Index):
         penalty  (M,), -inf for those that may not come back, else 0
         """
         largest = norm * self.largest_norm
-        with np.errstate(invalid="ignore"):  # both are finite; BLAS computes in lanes behind the rows too, whose flags numpy reads
-            scores = self.vectors @ query  # (M,)
+        scores = dot_products(self.vectors, query)  # (M,)
         if penalty is not None:
             scores += penalty
         if out is not None:
@@ -171,7 +171,7 @@ class ExactIndex(Index):
         best: Keys,
     ) -> None:
         """Nothing comes back: best[lines] takes in what the block of `lines` by `columns` holds."""
-        scores = queries[lines] @ self.vectors[columns].T  # (b, C)
+        scores = dot_products(queries[lines], self.vectors[columns].T)  # (b, C)
         if ineligible is not None:
             scores[:, ineligible[columns]] = -np.inf
         _blank(scores, lines, columns, excluded)

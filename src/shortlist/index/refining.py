@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shortlist.index.contract import Float32s, Rows, best_of_one, score_pairs, summation_error
+from shortlist.index.contract import Float32s, Rows, best_of_one, dot_products, score_pairs, summation_error
 from shortlist.index.exact import groups_of, largest_error
 from shortlist.native import NotCompiled, compiled_from
 
@@ -89,7 +89,7 @@ class Refiner:
         """
         if len(rows) <= count:
             return rows
-        return rows[_reaching(self._vectors.take(rows, axis=0) @ query, count, 2 * largest_error(largest, len(query)))]
+        return rows[_reaching(dot_products(self._vectors.take(rows, axis=0), query), count, 2 * largest_error(largest, len(query)))]
 
 
 class _Desk:
@@ -107,9 +107,9 @@ def best_of_rows(query: Float32s, vectors: Float32s, rows: Rows, k: int, largest
         raise IndexError(f"proposed rows must be of 0..{len(vectors) - 1}: got {rows.min()}")
     near = vectors.take(rows, axis=0)  # (W, D)
     if len(rows) > CUT_FROM * k:
-        kept = _reaching(near @ query, k, 2 * largest_error(largest, len(query)))
+        kept = _reaching(dot_products(near, query), k, 2 * largest_error(largest, len(query)))
         rows, near = rows.take(kept), near.take(kept, axis=0)
-    sums = near.astype(np.float64) @ query.astype(np.float64)
+    sums = dot_products(near.astype(np.float64), query.astype(np.float64))
     error = summation_error(largest, len(query))
     falling, below = np.subtract(-error, sums).astype(np.float32), np.subtract(error, sums).astype(np.float32)  # minus the scores
     if (falling != below).any():

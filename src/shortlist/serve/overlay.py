@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from shortlist.index.contract import score_pairs
+from shortlist.index.contract import dot_products, score_pairs
 from shortlist.serve.ids import Id, IdTable
 from shortlist.serve.predicates import PredicateMasks
 
@@ -64,7 +64,7 @@ class Overlay:
 
         Scores are the canonical ones of the index contract; the matrix product only proposes, as in index/exact.py.
         """
-        products = self.vectors @ query[0]  # (n,)
+        products = dot_products(self.vectors, query[0])  # (n,)
         norm = float(np.linalg.norm(query.astype(np.float64)))
         slack = 2 * (query.shape[1] + 1) * 2.0**-24 * norm * self.largest_norm + query.shape[1] * 1e-37
         candidates = np.flatnonzero(eligible & (products >= least - slack))
