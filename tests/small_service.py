@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from shortlist.errors import BadRequestError, NotFoundError, UnavailableError
@@ -26,6 +27,7 @@ class SmallService:
         self.version, self.previous = "v000001", None
         self.threads: set[str] = set()  # where work was done
         self.closed = False
+        self.is_pressed: Callable[[], bool] | None = None
         self._lock = threading.Lock()
 
     def recommend(self, request: RecommendRequest) -> Slate:
@@ -94,6 +96,9 @@ class SmallService:
             raise UnavailableError("there must be a version before this one: got none")
         self.version, self.previous = self.previous, self.version
         return Reloaded(version=self.version, previous=self.previous, changed=True)
+
+    def yield_to(self, is_pressed: Callable[[], bool]) -> None:
+        self.is_pressed = is_pressed
 
     def facts(self) -> dict[str, Any]:
         return {"version": self.version, "items": len(self.rows)}

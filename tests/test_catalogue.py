@@ -15,6 +15,7 @@ from shortlist.catalogue import Catalogue, open_catalogue, read_catalogue, read_
 from shortlist.config import config_from_tree
 from shortlist.errors import ConfigError, DataError
 from shortlist.log import EventLog, read_events
+from shortlist.parquet_steps import STEP_ROWS, write_in_steps
 from shortlist.sections import Config
 
 STEADY = property_settings(deadline=None, derandomize=True)
@@ -197,6 +198,29 @@ def test_a_version_that_holds_no_catalogue_is_refused(tmp_path: Path, columns: d
     pl.DataFrame(columns).write_parquet(tmp_path / "items.parquet")
     with pytest.raises(DataError, match=message):
         open_catalogue(tmp_path / "items.parquet", "item_id")
+
+
+@pytest.mark.parametrize("last_id", [STEP_ROWS - 1, STEP_ROWS, 3 * STEP_ROWS])
+def test_ids_that_do_not_rise_between_two_blocks_are_refused(tmp_path: Path, last_id: int) -> None:
+    ids = [*range(STEP_ROWS), last_id]
+    write_in_steps(tmp_path / "items.parquet", pl.DataFrame({"item_id": ids}))
+    if last_id > STEP_ROWS - 1:
+        assert open_catalogue(tmp_path / "items.parquet", "item_id").ids.to_list() == ids
+        return
+    with pytest.raises(DataError, match="rising ids"):
+        open_catalogue(tmp_path / "items.parquet", "item_id")
+
+
+def test_a_fault_in_a_later_block_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
+    prices = [1.0] * (STEP_ROWS + 5) + [float("inf")]
+    write_in_steps(tmp_path / "items.parquet", pl.DataFrame({"item_id": range(len(prices)), "price": prices}))
+    with pytest.raises(DataError, match=rf"items\.parquet row {STEP_ROWS + 6}: column 'price' must hold finite numbers: got inf"):
+        open_catalogue(tmp_path / "items.parquet", "item_id")
+
+
+def test_a_catalogue_of_no_items_opens(tmp_path: Path) -> None:
+    write_in_steps(tmp_path / "items.parquet", pl.DataFrame(schema={"item_id": pl.String}))
+    assert len(open_catalogue(tmp_path / "items.parquet", "item_id")) == 0
 
 
 def test_a_cut_off_version_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ ORDER = (
     "id_places",
     "user_order",
     "array_files",
+    "parquet_steps",
     "parquet_blocks",
     # the tables users bring
     "instants",

@@ -83,3 +83,38 @@ def test_who_is_in_a_hurry_does_not_rest() -> None:
     with pace.unhurried(1e-9, hurry):
         pace.step()
     assert time.perf_counter() - start < 5
+
+
+def test_while_others_are_pressed_it_rests_on(clock: Clock) -> None:
+    rests, looks = Rests(clock), iter([True, True, True, False, False])
+    with pace.unhurried(0.5, rests, lambda: next(looks)):
+        for _ in range(2):
+            clock.now_s += 1.0
+            pace.step()
+    assert rests.rests_s == [1.0, *[rests.rests_s[1]] * 3, 1.0] and 0 < rests.rests_s[1] < 0.01
+
+
+def test_others_that_are_always_pressed_do_not_keep_it_for_ever(clock: Clock) -> None:
+    rests = Rests(clock)
+    with pace.unhurried(0.5, rests, lambda: True):
+        clock.now_s += 1.0
+        pace.step()
+    assert sum(rests.rests_s) == pytest.approx(pace.MOST_RESTS * 1.0, abs=0.01)
+
+
+def test_who_is_in_a_hurry_does_not_care_who_is_pressed() -> None:
+    hurry = threading.Event()
+    hurry.set()
+    looked = list[int]()
+    with pace.unhurried(0.5, hurry, lambda: bool(looked.append(1)) or True):
+        pace.step()
+    assert not looked
+
+
+def test_whose_block_has_ended_asks_nobody(clock: Clock) -> None:
+    rests, asked = Rests(clock), list[int]()
+    with pace.unhurried(0.5, rests):
+        with pace.unhurried(0.5, rests, lambda: bool(asked.append(1))):
+            pace.step()
+        pace.step()
+    assert len(asked) == 1

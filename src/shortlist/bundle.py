@@ -29,6 +29,7 @@ from shortlist.index.contract import Index
 from shortlist.index.kinds import open_index
 from shortlist.manifest import verify_version
 from shortlist.pace import step
+from shortlist.parquet_steps import joined, read_in_steps
 from shortlist.queries import Queries, QueryEncoder, open_query_encoder
 from shortlist.saved_arrays import open_arrays
 from shortlist.sections import Config
@@ -153,7 +154,7 @@ def open_bundle(folder: Path) -> Bundle:
         item_encoder=_opened(folder / "item_features.json", lambda path: open_encoder(path.parent, path.stem)),
         query_encoder=_opened(folder / "query.json", lambda path: open_query_encoder(path.parent)),
         user_features=_opened(folder / "user_features", lambda path: columns_from_flat(open_arrays(path))) if has_users else {},
-        histories=_opened(folder / "histories.parquet", pl.read_parquet) if has_histories else None,
+        histories=_opened(folder / "histories.parquet", lambda path: joined(list(read_in_steps(path)))) if has_histories else None,
         popularity=_opened(folder / "popularity.npy", lambda path: _mapped(path) if path.exists() else None),
         queries=_opened(folder / "queries.npy", _loaded),
         tables=_opened(folder / "tables", open_arrays),

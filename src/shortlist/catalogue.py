@@ -19,6 +19,7 @@ from shortlist.errors import ConfigError, DataError
 from shortlist.files import Places, SourceFrame, counted, read_frame
 from shortlist.id_places import places_among
 from shortlist.log import EventLog, read_ids
+from shortlist.parquet_steps import joined, read_in_steps
 from shortlist.sections import Config
 
 SHOWN = 3  # examples in a message
@@ -98,18 +99,25 @@ def read_catalogue(path: str, id_column: str, *, what: str = "items") -> Catalog
 
 
 def open_catalogue(path: Path, id_column: str) -> Catalogue:
-    """The table that a catalogue's frame was written to, in the order of its ids: read in place, where `read_catalogue` needs it thrice.
+    """The table that a catalogue's frame was written to, in the order of its ids: read and checked in steps beside requests (pace.py).
 
     Raises DataError for what no catalogue is written as.
     """
+    blocks: list[pl.DataFrame] = []
+    rows, last = 0, None
     try:
-        frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+        for block in read_in_steps(path):
+            ids = block[id_column] if id_column in block.columns else pl.Series(dtype=pl.Null)
+            are_ids = ids.dtype in (pl.String, pl.Int64) and not ids.null_count()
+            if not are_ids or not (ids[1:] > ids[:-1]).all() or (last is not None and ids[0] <= last):
+                rule = f"must hold rising ids in column {id_column!r}, none twice, none null"
+                raise DataError(f"{path} {rule}: got {ids.dtype}; write it again")
+            SourceFrame(block, Places((path.name,), (0,), first=rows), "items", str(path)).refuse_non_finite(block.columns)
+            blocks.append(block)
+            rows, last = rows + block.height, ids[-1] if block.height else None
+        frame = joined(blocks)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise DataError(f"{path} is truncated or not a Parquet file ({str(error).splitlines()[0][:200]}); write or copy it again") from None
-    ids = frame[id_column] if id_column in frame.columns else pl.Series(dtype=pl.Null)
-    if ids.dtype not in (pl.String, pl.Int64) or ids.null_count() or not (ids[1:] > ids[:-1]).all():
-        raise DataError(f"{path} must hold rising ids in column {id_column!r}, none twice, none null: got {ids.dtype}; write it again")
-    SourceFrame(frame, Places((path.name,), (0,)), "items", str(path)).refuse_non_finite(frame.columns)
     return Catalogue(frame.with_columns(pl.col(id_column).set_sorted()), id_column, str(path))
 
 

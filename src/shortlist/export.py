@@ -24,6 +24,7 @@ from shortlist.errors import BundleError, ConfigError
 from shortlist.features.arrays import flat_arrays
 from shortlist.index.contract import Index
 from shortlist.index.kinds import build_index
+from shortlist.parquet_steps import write_in_steps
 from shortlist.run import POPULARITY, Run
 from shortlist.saved_arrays import save_arrays
 from shortlist.search_graphs import SearchedItem, SearchingQuery
@@ -94,9 +95,9 @@ def write_bundle(folder: Path, run: Run, catalogue: Catalogue, corpus: Corpus, i
     (folder / "config.toml").write_text(dump_config(run.config), encoding="utf-8")
     run.item_encoder.save(folder, "item_features")
     run.query_encoder.save(folder)
-    catalogue.frame.write_parquet(folder / "items.parquet")
+    write_in_steps(folder / "items.parquet", catalogue.frame)
     if run.users is not None:
-        run.users.frame.select(run.users.id_column).write_parquet(folder / "users.parquet")
+        write_in_steps(folder / "users.parquet", run.users.frame.select(run.users.id_column))
         save_arrays(folder / "user_features", flat_arrays(run.query_encoder.user.encode_with_missing(run.users.frame)))
     histories = run.folder / "histories.parquet"
     if histories.exists():

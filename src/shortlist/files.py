@@ -100,6 +100,8 @@ class SourceFrame:
             series = self.frame[name]
             inner = inner_type(series.dtype)
             if inner is None and series.dtype.is_float():
+                if series.is_finite().all():
+                    continue
                 bad = ~series.is_finite()
             elif inner is not None and inner.is_float():
                 lists = _as_list(series)

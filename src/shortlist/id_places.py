@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from shortlist.pace import step
+
 ROWS_AT_ONCE = 1 << 20  # of a log: what is made of a block of this many rows stays small, whatever the log
 _FEW = 16  # below one value per this many known ones, halving is cheaper than hashing all that is known
 _SPREAD = 4  # integers that span at most this many numbers a value are looked up in a table
@@ -27,6 +29,7 @@ def places_among(known: pl.Series, values: pl.Series) -> NDArray[np.int32]:
     for rows in row_blocks(len(values), max(ROWS_AT_ONCE, 4 * len(known))):
         block = values[rows]
         places[rows] = _by_join(known, block) if look_up is None else _in_table(look_up, int(known[0]), block)
+        step()
     return places
 
 

@@ -61,6 +61,7 @@ MODEL_FILE, FACTS_FILE, CONFIG_FILE, LOG_FILE = "model.safetensors", "run.json",
 CHECKPOINT, EXAMPLES, ASKED, POPULARITY = "checkpoint", "examples", "asked", "popularity.npy"
 _VALIDATION_LEAST = 200
 _ASKED_AT_MOST = 4000
+_HISTORIES_A_STEP = 1024  # of a published version that is opened beside requests (parquet_steps.py)
 _REMEMBERED = 1000  # choices of each user that are published: the towers read fewer, `--exclude-seen` leaves out all
 
 
@@ -228,7 +229,7 @@ def write_inputs(folder: Path, config: Config, dataset: Dataset, train_log: Even
             kept = kept[np.argsort(place_in_sets(len(dataset.items))[item_row[kept]], kind="stable")]
             log, item_row = replace(log, frame=log.frame[kept]), item_row[kept]
         choices = last_choices(log, _REMEMBERED, ids=dataset.items.ids, item_row=item_row, role=role)
-        write_parquet_blocks(folder / "histories.parquet", choices)
+        write_parquet_blocks(folder / "histories.parquet", choices, step_rows=_HISTORIES_A_STEP)
 
 
 def keep_asked(folder: Path, examples: Examples, items: int) -> None:

@@ -14,7 +14,7 @@ from small_service import SmallService
 from shortlist.errors import UnavailableError
 from shortlist.serve.limits import Limits
 from shortlist.serve.logs import Log
-from shortlist.serve.routes import ROUTES
+from shortlist.serve.routes import ROUTES, Lane
 
 
 def test_a_query_is_answered_with_the_services_slate() -> None:
@@ -68,6 +68,20 @@ def test_versions_are_switched_and_switched_back() -> None:
     assert asked(app, "POST", "/admin/rollback").status == 503  # nothing to go back to
     assert asked(app, "POST", "/admin/reload").json == {"version": "v000002", "previous": "v000001", "changed": True}
     assert asked(app, "POST", "/admin/rollback").json["version"] == "v000001"
+
+
+def test_the_service_is_told_when_requests_wait() -> None:
+    service = SmallService()
+    app = small_app(service)
+    asked(app, "POST", "/recommend", {"k": 3})
+    assert service.is_pressed is not None and not service.is_pressed()
+    gate = app.gates[Lane.ANSWERS]
+    gate.room = 100
+    for _ in range(11):
+        gate.enter()
+    assert service.is_pressed()
+    gate.leave()
+    assert not service.is_pressed()
 
 
 def test_health_and_readiness_tell_the_state() -> None:

@@ -136,6 +136,36 @@ def test_the_room_is_the_allowed_wait_over_the_pace() -> None:
     assert (first, second) == (50, 12)
 
 
+def test_a_gate_is_pressed_where_requests_wait_a_tenth_of_what_they_may() -> None:
+    async def run() -> list[int]:
+        clock = Clock()
+        gate = Gate(wait_longest_s=0.05, clock=clock)
+        gate.enter()
+        await work(gate, clock, 0.001)
+        assert gate.room == 50
+        pressed = []
+        for inside in range(50):
+            if gate.is_pressed:
+                pressed.append(inside)
+            assert gate.enter()
+        for _ in range(50):
+            gate.leave()
+        assert not gate.is_pressed
+        return pressed
+
+    assert asyncio.run(run()) == list(range(6, 50))
+
+
+def test_one_answer_and_one_that_waits_are_no_press_however_slow_they_are() -> None:
+    gate = Gate(wait_longest_s=0.05)
+    gate.room = 8
+    pressed = []
+    for _ in range(5):
+        pressed.append(gate.is_pressed)
+        gate.enter()
+    assert pressed == [False, False, False, True, True]
+
+
 def test_the_pace_of_a_busy_gate_counts_what_lies_between_answers() -> None:
     """1 ms of work and 3 ms of something else between two answers: 4 ms a request, while somebody waits."""
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from serve_settings import quiet_settings
 
+from shortlist import pace
 from shortlist.errors import BundleError, NotFoundError, UnavailableError
 from shortlist.export import publish_run
 from shortlist.index.exact import ExactIndex
@@ -211,6 +212,32 @@ def test_closing_waits_for_no_rests_of_a_load(both: Path) -> None:
     loading.join(20)
     assert not loading.is_alive() and service.recommend(ALL).version == "v000002"
     service.close()
+
+
+def test_a_load_rests_while_requests_wait(both: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "MOST_RESTS", 10**9)
+    set_current(both, "v000001")
+    service = Service.open(both, quiet_settings(load_share=0.9))
+    try:
+        pressed = threading.Event()
+        pressed.set()
+        looks = list[int]()
+
+        def is_pressed() -> bool:
+            looks.append(1)
+            return pressed.is_set()
+
+        service.yield_to(is_pressed)
+        set_current(both, "v000002")
+        loading = threading.Thread(target=service.reload, daemon=True)
+        loading.start()
+        loading.join(0.5)
+        assert loading.is_alive() and looks and service.recommend(ALL).version == "v000001"
+        pressed.clear()
+        loading.join(20)
+        assert not loading.is_alive() and service.recommend(ALL).version == "v000002"
+    finally:
+        service.close()
 
 
 def test_recall_is_the_share_of_the_exact_top_k(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.errors import ShapeError
+from shortlist.pace import step
 from shortlist.sections import IndexSettings
 
 Float32s = NDArray[np.float32]
@@ -187,8 +188,8 @@ def check_mask(mask: NDArray[np.bool_], size: int) -> None:
         )
 
 
-def check_vectors(vectors: Float32s) -> float:
-    """The largest Euclidean norm among the rows of a corpus fit to be indexed.
+def check_vectors(vectors: Float32s) -> NDArray[np.float64]:
+    """The Euclidean norm (M,) of every row of a corpus fit to be indexed; a block of rows a step (pace.py).
 
     vectors  (M, D) float32, M >= 1, D >= 1
     Raises   ShapeError for another shape or type; ValueError naming the first row that is not finite or too long
@@ -198,7 +199,7 @@ def check_vectors(vectors: Float32s) -> float:
         raise ShapeError(f"vectors must have at least one row and one column: got shape {vectors.shape}; is the corpus empty?")
     if vectors.shape[0] > LARGEST_SIZE:
         raise ShapeError(f"an index holds at most {LARGEST_SIZE} rows: got {vectors.shape[0]}; split the corpus")
-    return float(checked_norms(vectors, "vectors").max())
+    return checked_norms(vectors, "vectors")
 
 
 def check_queries(queries: Float32s, dim: int, k: int) -> NDArray[np.float64]:
@@ -229,10 +230,11 @@ def check_query(query: Float32s, dim: int, k: int) -> float:
 def checked_norms(rows: Float32s, name: str) -> NDArray[np.float64]:
     """The Euclidean norm (N,) float64 of every row. Raises ValueError naming the first not finite or above LARGEST_NORM."""
     norms = np.empty(len(rows), np.float64)
-    step = max(1, CHUNK_ENTRIES // max(1, rows.shape[1]))
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step].astype(np.float64)
-        norms[start : start + step] = np.sqrt(np.einsum("nd,nd->n", part, part))
+    rows_at_once = max(1, CHUNK_ENTRIES // max(1, rows.shape[1]))
+    for start in range(0, len(rows), rows_at_once):
+        part = rows[start : start + rows_at_once].astype(np.float64)
+        norms[start : start + rows_at_once] = np.sqrt(np.einsum("nd,nd->n", part, part))
+        step()
     bad = np.flatnonzero(~(norms <= LARGEST_NORM))  # NaN fails every comparison
     if len(bad):
         row = int(bad[0])
@@ -291,9 +293,9 @@ def rescore(queries: Float32s, vectors: Float32s, rows: Rows) -> Float32s:
 def score_pairs(queries: Float32s, vectors: Float32s, query: Rows, row: Rows) -> Float32s:
     """The canonical scores (N,) float32 of the pairs (queries[query[i]], vectors[row[i]]); never -0."""
     scores = np.empty(len(row), np.float32)
-    step = max(1, CHUNK_ENTRIES // vectors.shape[1])
-    for start in range(0, len(row), step):
-        part = slice(start, start + step)
+    pairs_at_once = max(1, CHUNK_ENTRIES // vectors.shape[1])
+    for start in range(0, len(row), pairs_at_once):
+        part = slice(start, start + pairs_at_once)
         products = np.multiply(queries[query[part]], vectors[row[part]], dtype=np.float64)  # (n, D)
         scores[part] = _sum_by_halving(products)
     return scores + np.float32(0.0)  # no -0, also where a tiny number was rounded to one

@@ -37,12 +37,14 @@ from shortlist.index.contract import (
     score_pairs,
     score_rows,
 )
+from shortlist.pace import step
 from shortlist.sections import IndexSettings
 
 FACTS_FILE = "exact.json"
 FACTS_LARGEST_BYTES = 4096
 QUERY_BLOCK = 256
 BLOCK_ENTRIES = 1 << 22  # scores at a time: 16 MB
+COLUMNS_AT_ONCE = BLOCK_ENTRIES // QUERY_BLOCK  # also for fewer queries: no faster in larger blocks, and a block is a step (pace.py)
 GATHERED_SHARE = 1 / 8  # of the corpus: copying more than that costs one query more than it saves
 GROUPS_PER_RESULT = 8  # with 8k groups, the k-th largest group maximum lets about 1.07k entries through
 NOTHING = np.uint64(0xFF800000_FFFFFFFF)  # the order key of row -1 with score -inf
@@ -62,7 +64,7 @@ class ExactIndex(Index):
     is_exact = True
 
     def __init__(self, vectors: Float32s) -> None:
-        self.largest_norm = check_vectors(vectors)
+        self.largest_norm = float(check_vectors(vectors).max())
         self.vectors = vectors.view()
         self.vectors.flags.writeable = False
         self.size, self.dim = vectors.shape
@@ -120,12 +122,13 @@ class ExactIndex(Index):
         slack: Float32s = largest_error(norms * self.largest_norm, self.dim).astype(np.float32)
         best = np.full((len(queries), min(k, self.size)), NOTHING, np.uint64)  # (B, min(k, M)) order keys
         rows_at_once = max(1, min(len(queries), QUERY_BLOCK))
-        columns_at_once = BLOCK_ENTRIES // rows_at_once
+        columns_at_once = min(BLOCK_ENTRIES // rows_at_once, COLUMNS_AT_ONCE)
         for start in range(0, self.size, columns_at_once):  # ascending: a later row loses a tie
             columns = slice(start, min(start + columns_at_once, self.size))
             for first in range(0, len(queries), rows_at_once):
                 lines = slice(first, min(first + rows_at_once, len(queries)))
                 self._search_block(queries, lines, columns, slack, excluded, ineligible, best)
+                step()
         return padded(*from_order_keys(best), k)
 
     def search_one(

@@ -32,7 +32,6 @@ from shortlist.index.contract import (
     check_queries,
     check_query,
     check_vectors,
-    checked_norms,
     known_rows,
     score_rows,
 )
@@ -68,11 +67,12 @@ class Int8Index(Index):
     def __init__(self, vectors: Float32s, codes: bytes, error: float, *, saved: Path | None = None) -> None:
         """codes   the ONNX graph that `_graph` made; error   the largest |e| / |v| of a row; saved   the file that holds the codes:
         then they are not kept beside those of the session."""
-        self._largest_norm = check_vectors(vectors)
+        norms = check_vectors(vectors)
+        self._largest_norm = float(norms.max())
         self.size, self.dim = vectors.shape
         self._vectors = vectors.view()
         self._vectors.flags.writeable = False
-        self._norms = checked_norms(vectors, "vectors").astype(np.float32)  # (M,)
+        self._norms = norms.astype(np.float32)  # (M,)
         self._codes, self._error, self._least = codes if saved is None else saved, error, self.dim * 1e-37
         self._refiner = Refiner(self._vectors)
         options = onnxruntime.SessionOptions()

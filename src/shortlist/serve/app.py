@@ -87,6 +87,8 @@ class App:
         except BaseException:
             self.state = "failed"
             raise
+        answers = self.gates[Lane.ANSWERS]
+        self.service.yield_to(lambda: answers.is_pressed)
         if self.state == "starting":
             self.state = "ready"
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shortlist.index.contract import Index
 from shortlist.index.kinds import build_index
 from shortlist.manifest import MANIFEST
+from shortlist.parquet_steps import write_in_steps
 from shortlist.serve.overlay import Floats, Overlay, Rows
 from shortlist.serve.version import LiveVersion
 
@@ -43,7 +44,7 @@ class Compacted:
                 shutil.copytree(path, target / path.name)
             else:
                 shutil.copyfile(path, target / path.name)
-        self.frame.write_parquet(target / "items.parquet")
+        write_in_steps(target / "items.parquet", self.frame)
         embeddings = np.lib.format.open_memmap(
             target / "embeddings.npy", mode="w+", dtype=np.float32, shape=(len(self.rows), self.version.embeddings.shape[1])
         )

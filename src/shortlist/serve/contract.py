@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from shortlist.serve.messages import Accepted, Event, Id, RecommendRequest, Reloaded, SimilarRequest, Slate
@@ -52,6 +53,10 @@ class ServiceContract(Protocol):
 
     def rollback(self) -> Reloaded:
         """Switches back to the version before."""
+        ...
+
+    def yield_to(self, is_pressed: Callable[[], bool]) -> None:
+        """From now on, work beside requests rests longer while `is_pressed`, safe to call from any thread, says that requests wait."""
         ...
 
     def facts(self) -> dict[str, Any]:

@@ -20,14 +20,16 @@ from collections import deque
 from collections.abc import Callable
 
 LEAST_ROOM = 8  # requests inside, whatever the pace
+PRESSED = 0.1  # of the room: with so many inside, work that can wait should
 LOOK_EVERY_S = 0.0008  # how long turns may go on without a look at the sockets
+_FEW = 2  # inside are never a press
 _SMOOTHING = 0.05
 _FIRST_SAMPLES = 20  # until then the quickest counts: the first answers of a process are slow, and no measure
 _LARGEST_JUMP = 4.0  # one sample counts as this many paces at most: a stall of the machine is not the pace
 
 
 class Gate:
-    """Admission and order of one lane. Used from the event loop alone."""
+    """Admission and order of one lane. Used from the event loop alone, where nothing else is said."""
 
     def __init__(self, *, width: int = 1, wait_longest_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self.width = width  # may change at any time
@@ -48,6 +50,11 @@ class Gate:
     def is_full(self) -> bool:
         """Whether the next request would wait too long."""
         return self.inside >= self.room
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether requests wait for a good part of what they may; read from any thread."""
+        return self.inside > max(_FEW, self.room * PRESSED)
 
     def enter(self) -> bool:
         """Whether a request is let in; it must `leave` in the end."""

@@ -151,6 +151,7 @@ class KeptIds(IdTable):
             guesses[places] = left
             self._guesses.append((guesses, first_bit))
             left = left[guesses[places] != left]
+            step()
         self._others: dict[Id, int] = dict(zip(self.ids_of(left), left.tolist(), strict=True))
 
     def __len__(self) -> int:
@@ -215,6 +216,7 @@ class HashedIds(IdTable):
         order = np.argsort(low, kind="stable")
         self._low, self._high, self._row = low[order], high[order], order.astype(np.int32)
         assert not (self._low[1:] == self._low[:-1]).any(), "two ids share 64 bits of hash: choose another _HASH_SEED"
+        step()
 
     def __len__(self) -> int:
         return len(self._low)
@@ -252,6 +254,7 @@ class _Padded(_Strings):
         self._bytes = np.zeros(len(ids), f"S{max(width, 1)}")
         for start in range(0, len(ids), _BLOCK):
             self._bytes[start : start + _BLOCK] = [value.encode() for value in ids[start : start + _BLOCK].to_list()]
+            step()
 
     def at(self, rows: Rows) -> list[Id]:
         return [value.decode() for value in self._bytes[rows].tolist()]
@@ -264,6 +267,7 @@ class _Joined(_Strings):
         self._bytes = bytearray()
         for start in range(0, len(ids), _BLOCK):
             self._bytes += "".join(ids[start : start + _BLOCK].to_list()).encode()
+            step()
         self._bounds = np.concatenate([[0], np.cumsum(ids.str.len_bytes().to_numpy(), dtype=np.int64)])
         if len(self._bytes) < 2**32:
             self._bounds = self._bounds.astype(np.uint32)

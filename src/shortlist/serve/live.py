@@ -16,7 +16,7 @@ import msgspec
 
 from shortlist.errors import BundleError, NotFoundError, ShortlistError, UnavailableError
 from shortlist.manifest import published_facts
-from shortlist.pace import unhurried
+from shortlist.pace import nobody_waits, unhurried
 from shortlist.serve.answering import Pinned
 from shortlist.serve.compaction import compacted
 from shortlist.serve.ids import Id
@@ -47,6 +47,7 @@ class Live:
         self._store, self._settings, self._journal, self._recent = store, settings, journal, recent
         self._loading, self._writing, self._following = threading.Lock(), threading.Lock(), threading.Lock()
         self._hurry = threading.Event()
+        self.is_pressed: Callable[[], bool] = nobody_waits  # whether requests wait: then loading and judging does
         self.refused: dict[str, str] | None = None  # the version that was refused last, and why
         self.fault: str | None = None  # of the journal
         self.switches, self.refusals, self.left_out, self.recall = 0, 0, 0, 0.0
@@ -139,7 +140,7 @@ class Live:
         version = self._pinned.version
         if version.bundle.index.is_exact:
             return
-        with unhurried(self._settings.canary_share, self._hurry):
+        with unhurried(self._settings.canary_share, self._hurry, self.is_pressed):
             found = recall_of(version, judging_queries(version, self._settings, self._recent()), self._settings.canary_k)
         with self._following:
             if self._pinned.version is version:  # not swapped meanwhile
@@ -232,7 +233,7 @@ class Live:
         if folder.name == previous:
             return Reloaded(version=previous, previous=previous, changed=False)
         try:
-            with unhurried(self._settings.load_share, self._hurry):
+            with unhurried(self._settings.load_share, self._hurry, self.is_pressed):
                 loaded = load_version(folder, self._settings, self._recent())
             if first is not None:
                 first()

@@ -44,7 +44,9 @@ def load_version(folder: Path, settings: ServeSettings, recent: Sequence[Recomme
     try:
         version = open_version(folder, predicate_cache_bytes=settings.predicate_cache_bytes)
         _touch(version)
+        step()
         _check_towers(version)
+        step()
         queries = judging_queries(version, settings, recent)
         recall = recall_of(version, queries, settings.canary_k)
     except BundleError:

@@ -16,6 +16,7 @@ from shortlist.features.arrays import Bag, Dense, FeatureArray
 from shortlist.features.content_codes import shown_by_one, weights_by_age
 from shortlist.features.lookup import look_up
 from shortlist.features.shown_popularity import TASTE, popularity_factor_of_one
+from shortlist.pace import step
 from shortlist.serve.context import ContextReader
 from shortlist.serve.ids import Id, IdTable, open_ids
 from shortlist.serve.tower import QueryTower
@@ -50,6 +51,7 @@ def published_histories(bundle: Bundle) -> PublishedHistories | None:
     known_before = np.concatenate([[0], np.cumsum(rows >= 0)])  # items that are still there, in front of each place
     starts = known_before[np.concatenate([[0], ends])].astype(np.int64)
     asker = asking_column(bundle.histories)
+    step()
     return PublishedHistories(asker, open_ids(bundle.histories[asker], asker), rows[rows >= 0].astype(np.int32), starts)
 
 

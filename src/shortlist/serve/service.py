@@ -109,6 +109,10 @@ class Service:
         """A new version holds what was put and withdrawn, and is live. Raises UnavailableError."""
         return self._live.compact()
 
+    def yield_to(self, is_pressed: Callable[[], bool]) -> None:
+        """Loading and judging versions rests longer while `is_pressed` says that requests wait."""
+        self._live.is_pressed = is_pressed
+
     def facts(self) -> dict[str, Any]:
         """Gauges: what is live, how full it is, and of each of the `sources` its numbers; and `problems`, in words."""
         live, pinned = self._live, self._live.pinned

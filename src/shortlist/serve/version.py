@@ -103,6 +103,7 @@ def open_version(folder: Path, *, predicate_cache_bytes: int) -> LiveVersion:
     popularity, popular = popular_order(bundle)
     if bundle.popularity is not None:
         give_back(bundle.popularity)
+    step()
     return LiveVersion(
         name=bundle.name,
         bundle=bundle,
