@@ -49,10 +49,12 @@ def main() -> None:
         memory = {"before_mb": round(memory_before / 1e6, 1), "after_mb": round(server.resident_bytes() / 1e6, 1)}
         after = run_open_loop(server.address, requests, schedule(rate, options.seconds / 4, 2), seen=Answers(prefix_of))
     steady_ms = percentiles(np.concatenate([before.latency_ms(), after.latency_ms()]))
+    facts["refused_or_failed_in_steady"] = int((before.status != 200).sum() + (after.status != 200).sum())
     facts |= {"steady_before": percentiles(before.latency_ms()), "steady_after": percentiles(after.latency_ms()), "steady": steady_ms}
     facts |= {"p99_ratio": round(facts["swapping"]["p99_ms"] / steady_ms["p99_ms"], 3), "memory": memory}
     facts |= {"rate": rate, "items": options.items, "load_average": os.getloadavg()[0], **run_record()}
     print(f"{facts['answers']} at {rate:,.0f} a second, {facts['swaps']} swaps, {facts['mixed']} mixed")
+    print(f"failed or refused: {facts['failed']} while swapping, {facts['refused_or_failed_in_steady']} in half as long without")
     print(f"steady   {steady_ms}\nswapping {facts['swapping']}   p99 ratio {facts['p99_ratio']}; {memory}")
     if options.json:
         print(json.dumps(facts))
