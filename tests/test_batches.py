@@ -14,7 +14,7 @@ from shortlist.batches import Batch, BatchMaker, _epoch_order
 from shortlist.dataset import Dataset, open_examples
 from shortlist.features.arrays import Bag, Dense, FeatureArray, Ids
 from shortlist.frequency import exact_frequency
-from shortlist.local_rows import Features, compact, localise
+from shortlist.local_rows import Features, Wanted, localise
 from shortlist.negatives import MixedNegatives
 
 QUERIES, DRAWN = 17, 23  # beside 53 items and a history of 7
@@ -202,14 +202,15 @@ def test_table_rows_are_distinct_rising_and_all_used(dataset: Dataset) -> None:
 
 @given(st.lists(st.integers(0, 28), max_size=40))
 def test_compact_values_are_their_places_among_the_distinct(values: list[int]) -> None:
-    distinct, places = compact(np.array(values, np.int32), 29)
+    (local,) = localise([Wanted({"one": Ids(np.array(values, np.int32))}, {"one": (29, None)})])
+    distinct, places = local.table_rows["one"], local.columns["one"].arrays()["values"]
     assert distinct.tolist() == sorted(set(values))
     assert distinct[places].tolist() == values
 
 
 def test_bags_keep_their_bounds_and_weights_when_renumbered() -> None:
     bag = Bag(np.array([7, 3, 7], np.int32), np.array([0, 2, 3]), np.array([0.25, 0.75, 1.0], np.float32))
-    local = localise({"tags": bag}, {"tags": (11, None)})
+    (local,) = localise([Wanted({"tags": bag}, {"tags": (11, None)})])
     assert local.table_rows["tags"].tolist() == [3, 7]
     assert entries(local.columns["tags"]) == [[(1, 0.25), (0, 0.75)], [(1, 1.0)]]
 

@@ -19,10 +19,10 @@ from torch.nn import functional
 from shortlist import compiled
 from shortlist.compiled import choose_passes, library
 from shortlist.errors import ConfigError
-from shortlist.features.arrays import Bag
+from shortlist.features.arrays import Bag, Dense, Ids
 from shortlist.kernels import Kernels, kernels
 from shortlist.learner import Learner
-from shortlist.local_rows import compact, taken, transposed_bag
+from shortlist.local_rows import Features, Wanted, localise
 
 ROWS, COLUMNS, PADDED = 11, 37, 41
 FLOOR = 1e-6
@@ -167,33 +167,57 @@ def bag_of(lists: list[list[int]]) -> Bag:
     return Bag(values, offsets, np.arange(len(values), dtype=np.float32))
 
 
+def same_features(found: Features, right: Features) -> None:
+    assert list(found.columns) == list(right.columns)
+    for name, column in right.columns.items():
+        arrays = [*column.arrays().values(), *(right.transposed[name].arrays().values() if name in right.transposed else [])]
+        other = [*found.columns[name].arrays().values(), *(found.transposed[name].arrays().values() if name in found.transposed else [])]
+        if name in right.table_rows:
+            arrays, other = [*arrays, right.table_rows[name]], [*other, found.table_rows[name]]
+        assert [array.tolist() for array in other] == [array.tolist() for array in arrays]
+        assert [array.dtype for array in other] == [array.dtype for array in arrays]
+
+
 @settings(deadline=None)  # the first one may import what numpy's way needs
-@given(bags, st.data())
-def test_bags_are_taken_and_transposed_to_numpys_bytes(lists: list[list[int]], data: st.DataObject) -> None:
-    bag = bag_of(lists)
-    rows = np.array(data.draw(st.lists(st.integers(-1, len(lists) - 1), max_size=13)), np.int64)
-    for found, right in [(taken(bag, rows), bag.take(rows)), (transposed_bag(bag, 29), bag.transposed(29))]:
-        for name, array in right.arrays().items():
-            assert found.arrays()[name].tolist() == array.tolist() and found.arrays()[name].dtype == array.dtype
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 28), max_size=40), st.integers(29, 61))
-def test_compact_is_numpys(values: list[int], size: int) -> None:
+@given(bags, st.data(), st.integers(1, 2))
+def test_features_are_localised_to_numpys_bytes(lists: list[list[int]], data: st.DataObject, threads: int) -> None:
+    bag, count = bag_of(lists), len(lists)
+    ids = np.array(data.draw(st.lists(st.integers(0, 28), min_size=count, max_size=count)), np.int32)
+    rows = data.draw(st.none() | st.lists(st.integers(-1, count - 1), max_size=13))
+    rows = None if rows is None else np.array(rows, data.draw(st.sampled_from([np.int32, np.int64])))
+    dense = Dense(np.arange(2 * count, dtype=np.float32).reshape(count, 2))
+    shown = {} if rows is None else {"shown": Ids(np.arange(len(rows), dtype=np.int32) % 5)}
+    columns = {"bag": bag, "dense": dense, "ids": Ids(ids), "shown": Ids(ids)}
+    wanted = Wanted(columns, {"bag": (29, None), "ids": (31, 8), "shown": (29, None)}, rows, shown)
     choose_passes("auto")
-    found = compact(np.array(values, np.int32), size)
+    found = localise([wanted, Wanted({}, {}), Wanted({"bag": bag}, {"bag": (61, None)})], threads=threads)
     choose_passes("eager")
-    right = compact(np.array(values, np.int32), size)
-    assert [part.tolist() for part in found] == [part.tolist() for part in right]
-    assert [part.dtype for part in found] == [part.dtype for part in right]
+    right = localise([wanted, Wanted({}, {}), Wanted({"bag": bag}, {"bag": (61, None)})])
+    for one, other in zip(found, right, strict=True):
+        same_features(one, other)
+    taken = bag if rows is None else bag.take(rows)
+    assert right[0].table_rows["bag"][right[0].columns["bag"].arrays()["values"]].tolist() == taken.values.tolist()
+    assert right[0].table_rows["bag"].tolist() == sorted(set(taken.values.tolist()))
 
 
-@pytest.mark.parametrize("value", [-30, 29])
+def test_many_entries_are_localised_alike_by_any_number_of_threads() -> None:
+    rng, count = np.random.default_rng(0), 1009
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 40, count))]).astype(np.int64)
+    bag = Bag(rng.integers(0, 5003, offsets[-1]).astype(np.int32), offsets, rng.random(offsets[-1], np.float32))
+    rows = rng.integers(-1, count, 2003)
+    wanted = [Wanted({"a": bag, "b": Ids(bag.values[:count])}, {"a": (5003, None), "b": (5003, None)}, rows)] * 3
+    choose_passes("auto")
+    for one, other in zip(localise(wanted, threads=2), localise(wanted), strict=True):
+        same_features(one, other)
+
+
+@pytest.mark.parametrize("value", [-30, -1, 29])
 @pytest.mark.parametrize("wanted", ["auto", "eager"])
 def test_a_row_outside_its_table_is_refused(value: int, wanted: str) -> None:
     choose_passes(wanted)  # type: ignore[arg-type]
-    with pytest.raises(IndexError):
-        compact(np.array([3, value], np.int32), 29)
+    for column in (Ids(np.array([3, value], np.int32)), bag_of([[3], [4, value]])):
+        with pytest.raises(IndexError, match=rf"must be in \[0, 29\): got {min(3, value)} to"):
+            localise([Wanted({"one": column}, {"one": (29, None)})])
 
 
 def test_what_functions_are_said_to_take_is_what_they_take() -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from small_project import GROUPS, NEVER_CHOSEN, small_dataset, small_project
 
-from shortlist.batches import BatchMaker
+from shortlist.batches import Batch, BatchMaker
 from shortlist.dataset import Dataset, make_dataset
 from shortlist.encode import encode_corpus, encode_queries, full_corpus_loss
 from shortlist.kernels import kernels
@@ -179,7 +179,12 @@ def test_batches_made_in_another_thread_or_in_between_train_to_the_same_bytes(bu
         trainer = trainer_of(built)
         monkeypatch.setattr(os, "cpu_count", lambda: cores)
         make = BatchMaker.make
-        monkeypatch.setattr(BatchMaker, "make", lambda maker, step: makers.append(threading.current_thread().name) or make(maker, step))
+
+        def noted(maker: BatchMaker, step: int, *, threads: int = 1) -> Batch:
+            makers.append(threading.current_thread().name)
+            return make(maker, step, threads=threads)
+
+        monkeypatch.setattr(BatchMaker, "make", noted)
         trainer.fit(None, Notes())
         monkeypatch.undo()
         return trainer

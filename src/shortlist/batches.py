@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shortlist.dataset import Dataset, Examples
-from shortlist.features.arrays import FeatureArray, Ids
+from shortlist.features.arrays import Ids
 from shortlist.features.vocabulary import CategoryEncoder
-from shortlist.local_rows import Features, localise, taken
+from shortlist.local_rows import Features, Wanted, localise
 from shortlist.masks import KnownItems, known_items, same_query_cells
 from shortlist.negatives import MixedNegatives, Negatives
 from shortlist.queries import Queries
@@ -101,13 +101,13 @@ class BatchMaker:
         order = _epoch_order(self.seed, epoch, len(self.examples))
         return order[self._bounds[place] : self._bounds[place + 1]]
 
-    def make(self, step: int) -> Batch:
-        """The batch of step `step`."""
+    def make(self, step: int, *, threads: int = 1) -> Batch:
+        """The batch of step `step`; with more than one of `threads`, all of torch's may help."""
         rng = np.random.default_rng((self.seed, 2, step))
-        chosen = self._timeless.take(np.sort(self.example_rows(step)))
-        return self.assemble(chosen, self.negatives.sample(rng), rng)
+        chosen = self._timeless.take(np.sort(self.example_rows(step)).astype(np.intp))  # what numpy looks up by quickest
+        return self.assemble(chosen, self.negatives.sample(rng), rng, threads=threads)
 
-    def assemble(self, examples: Examples, index_rows: NDArray[np.int64], rng: np.random.Generator | None) -> Batch:
+    def assemble(self, examples: Examples, index_rows: NDArray[np.int64], rng: np.random.Generator | None, *, threads: int = 1) -> Batch:
         """The batch of these examples and index draws; without `rng` nothing is dropped out."""
         queries, dataset = examples.queries, self.dataset
         last = dataset.query_encoder.history_last
@@ -118,21 +118,27 @@ class BatchMaker:
         column_rows = np.concatenate([examples.item_row.astype(np.int64), index_rows, mined.rows.ravel()])
         size = len(examples)
         item_row, candidates, place = _distinct_items(len(dataset.items), column_rows, np.concatenate([queries.seed_row, history.ravel()]))
-        items = {name: taken(column, item_row) for name, column in dataset.item_features.items()}
+        shown = {}
         if rng is not None and max(self.id_dropout, self.singleton_id_dropout):
-            items = self._hide_ids(items, self._hidden_shares(item_row, examples.item_row), rng)
+            shown = self._shown_ids(item_row, self._hidden_shares(item_row, place[examples.item_row]), rng)
+        query_encoder = dataset.query_encoder
+        items, users, context = localise(
+            (
+                Wanted(dataset.item_features, dataset.item_encoder.embedded, item_row, shown),
+                Wanted(dataset.user_features, query_encoder.user.embedded, queries.user_row),
+                Wanted(queries.context, query_encoder.context.embedded),
+            ),
+            threads=threads,
+        )
         return Batch(
             item_row,
             candidates,
             place[column_rows],
             place[queries.seed_row],
             place[history],
-            localise(items, dataset.item_encoder.embedded),
-            localise(
-                {name: taken(column, queries.user_row) for name, column in dataset.user_features.items()},
-                dataset.query_encoder.user.embedded,
-            ),
-            localise(queries.context, dataset.query_encoder.context.embedded),
+            items,
+            users,
+            context,
             mined.corrected(self.negatives.log_n(column_rows, size)),
             examples.weight,
             self.negatives.log_pi(column_rows, size) if self.inclusion else None,
@@ -189,29 +195,29 @@ class BatchMaker:
     def _known(self) -> KnownItems:
         return known_items(self.examples)
 
-    def _hidden_shares(self, item_row: NDArray[np.int64], positive: NDArray[np.integer]) -> NDArray[np.float64]:
-        """(n,) how often each of the items shows no id of its own.
+    def _hidden_shares(self, item_row: NDArray[np.int64], positives: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n,) how often each of the items shows no id of its own; `positives` are the places of some of them.
 
         A positive that the window chose once would, without this very choice, be an item that nobody chose. In a share of
         `model.singleton_id_dropout` it is learned as one: so the unknown id learns how likely such items are (Good, 1953: the unseen
         have the share of what was seen once).
         """
-        is_positive = np.zeros(len(self.dataset.items), bool)
-        is_positive[positive] = True
-        is_once = is_positive[item_row] & (self.dataset.item_counts[item_row] == 1)
+        is_positive = np.zeros(len(item_row), bool)
+        is_positive[positives] = True
+        is_once = is_positive & (self.dataset.item_counts[item_row] == 1)
         return np.where(is_once, max(self.id_dropout, self.singleton_id_dropout), self.id_dropout)
 
-    def _hide_ids(self, items: dict[str, FeatureArray], share: NDArray[np.float64], rng: np.random.Generator) -> dict[str, FeatureArray]:
-        """The same entries with a share of their ids shown as unknown, so that content learns to stand alone."""
+    def _shown_ids(self, item_row: NDArray[np.int64], share: NDArray[np.float64], rng: np.random.Generator) -> dict[str, Ids]:
+        """The ids of the items at `item_row`, a `share` (n,) of them shown as unknown, so that content learns to stand alone."""
         name = self.dataset.item_encoder.id_feature()
         if name is None:
-            return items
-        ids = items[name]
+            return {}
+        column = self.dataset.item_features[name]
         encoder = self.dataset.item_encoder.features[name].encoder
-        assert isinstance(ids, Ids) and isinstance(encoder, CategoryEncoder)
+        assert isinstance(column, Ids) and isinstance(encoder, CategoryEncoder)
         unknown = encoder.vocabulary.unknown
-        hidden = rng.integers(0, len(unknown), len(ids)).astype(np.int32) + np.int32(unknown.start)
-        return {**items, name: Ids(np.where(rng.random(len(ids)) < share, hidden, ids.values))}
+        hidden = rng.integers(0, len(unknown), len(item_row)).astype(np.int32) + np.int32(unknown.start)
+        return {name: Ids(np.where(rng.random(len(item_row)) < share, hidden, column.values[item_row]))}
 
 
 @lru_cache(maxsize=1)

@@ -30,9 +30,7 @@ ARGUMENTS = {
     "adagrad_bags": "ppppnpppnnffi",
     "add_rows": "pnpnnpi",
     "gather_rows": "ppnnp",
-    "compact": "pnnpp",
-    "take_bags": "ppppnpp",
-    "transpose_bags": "pppnnppp",
+    "localise": "pni",
 }
 
 
@@ -69,5 +67,4 @@ def _built() -> tuple[ctypes.CDLL | None, str]:
         return None, str(error)
     for name, arguments in ARGUMENTS.items():
         getattr(found, name).argtypes = [_TYPES[argument] for argument in arguments]
-    found.compact.restype = ctypes.c_int64
     return found, ""

@@ -180,11 +180,17 @@ INLINE void relu_row(void *gradient, const void *output, float *sum, int64_t wid
     }
 }
 
-/* outputs may be NULL: then nothing becomes 0, and the sums alone are made */
-void relu_backward(void *gradients, const void *outputs, float *sums, int64_t rows, int64_t width, int is_narrow) {
+/* outputs may be NULL: then nothing becomes 0, and the sums alone are made. Returns 0, or 1 where there was no memory for them. */
+int relu_backward(void *gradients, const void *outputs, float *sums, int64_t rows, int64_t width, int is_narrow) {
+    int team = 1;
+    float *parts = calloc((size_t)(omp_get_max_threads() * width), sizeof(float));
+    if (!parts)
+        return 1;
 #pragma omp parallel if (rows * width > FEW)
     {
-        float *sum = sums + omp_get_thread_num() * width;
+        float *sum = parts + omp_get_thread_num() * width;
+#pragma omp single nowait
+        team = omp_get_num_threads();
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows; i++) {
             const char *output = outputs ? (const char *)outputs + i * width * (is_narrow ? 2 : 4) : NULL;
@@ -194,6 +200,13 @@ void relu_backward(void *gradients, const void *outputs, float *sums, int64_t ro
                 relu_row((float *)gradients + i * width, output, sum, width, 0);
         }
     }
+    for (int64_t j = 0; j < width; j++) { /* in the order of the threads, so always the same */
+        sums[j] = parts[j];
+        for (int other = 1; other < team; other++)
+            sums[j] += parts[other * width + j];
+    }
+    free(parts);
+    return 0;
 }
 
 INLINE void normalise_row(const void *value, const float *addend, float *unit, float *length, int64_t width, float floor, int is_narrow) {
@@ -406,7 +419,7 @@ void gather_rows(const float *table, const int64_t *rows, int64_t count, int64_t
 
 /* Numbers the values in [0, size) that occur, rising: `distinct` gets them, `local` their numbers. Returns how many there are, -1 where a
    value lies outside, -2 where there was no memory. */
-int64_t compact(const int32_t *values, int64_t count, int64_t size, int64_t *distinct, int32_t *local) {
+static int64_t compact(const int32_t *values, int64_t count, int64_t size, int64_t *distinct, int32_t *local) {
     int64_t found = 0;
     uint8_t *present = calloc((size_t)size + 8, 1);
     int32_t *place = malloc(sizeof(int32_t) * ((size_t)size + 1));
@@ -442,7 +455,7 @@ int64_t compact(const int32_t *values, int64_t count, int64_t size, int64_t *dis
 }
 
 /* Copies the bags at `rows` one after the other; the caller has laid their offsets. */
-void take_bags(const int32_t *values, const float *weights, const int64_t *starts, const int64_t *offsets, int64_t count,
+static void take_bags(const int32_t *values, const float *weights, const int64_t *starts, const int64_t *offsets, int64_t count,
                int32_t *taken_values, float *taken_weights) {
     for (int64_t i = 0; i < count; i++) {
         if (i + 8 < count) {
@@ -459,7 +472,7 @@ void take_bags(const int32_t *values, const float *weights, const int64_t *start
 }
 
 /* The same weights by value: of each of `size` values the bags that hold it, rising. `by_value` has size + 1 places. */
-void transpose_bags(const int32_t *values, const float *weights, const int64_t *offsets, int64_t count, int64_t size, int64_t *by_value,
+static void transpose_bags(const int32_t *values, const float *weights, const int64_t *offsets, int64_t count, int64_t size, int64_t *by_value,
                     int32_t *bags, float *of_bags) {
     for (int64_t value = 0; value <= size; value++)
         by_value[value] = 0;
@@ -477,4 +490,30 @@ void transpose_bags(const int32_t *values, const float *weights, const int64_t *
     for (int64_t value = size; value > 0; value--)
         by_value[value] = by_value[value - 1];
     by_value[0] = 0;
+}
+
+/* A batch's features, each described by a line of `parts`: where its column lies and the arrays to fill, and in the end how many rows of
+   its table occur, or what `compact` says instead. Features of ids have neither WEIGHTS nor what follows from them: VALUES are the entries.
+   */
+enum { VALUES, WEIGHTS, STARTS, OFFSETS, COUNT, SIZE, LOCAL, TAKEN_WEIGHTS, DISTINCT, BY_VALUE, BAGS, OF_BAGS, FOUND, NUMBERS };
+
+static void localise_one(int64_t *part) {
+    const int32_t *values = (const int32_t *)part[VALUES];
+    const int64_t *offsets = (const int64_t *)part[OFFSETS];
+    int32_t *local = (int32_t *)part[LOCAL];
+    float *weights = (float *)part[TAKEN_WEIGHTS];
+    int64_t count = part[COUNT], total = offsets ? offsets[count] : count;
+    if (offsets) {
+        take_bags(values, (const float *)part[WEIGHTS], (const int64_t *)part[STARTS], offsets, count, local, weights);
+        values = local; /* numbered where they are */
+    }
+    part[FOUND] = compact(values, total, part[SIZE], (int64_t *)part[DISTINCT], local);
+    if (offsets && part[FOUND] >= 0)
+        transpose_bags(local, weights, offsets, count, part[FOUND], (int64_t *)part[BY_VALUE], (int32_t *)part[BAGS], (float *)part[OF_BAGS]);
+}
+
+void localise(int64_t *parts, int64_t count, int threads) {
+#pragma omp parallel for schedule(dynamic, 1) if (threads > 1)
+    for (int64_t i = 0; i < count; i++)
+        localise_one(parts + i * NUMBERS);
 }

@@ -137,10 +137,11 @@ class Kernels:
 
         Without `outputs` none does.
         """
-        sums = torch.zeros(torch.get_num_threads(), gradients.shape[1])
+        sums = torch.empty(gradients.shape[1])
         places = (_at(gradients, *_KINDS), _at(outputs, gradients.dtype), _at(sums))
-        self._library.relu_backward(*places, *gradients.shape, _is_narrow(gradients))
-        return sums.sum(dim=0)
+        if self._library.relu_backward(*places, *gradients.shape, _is_narrow(gradients)):
+            raise MemoryError(f"{len(sums)} sums a thread must fit into memory: got none")
+        return sums
 
     def normalise(self, values: torch.Tensor, addends: torch.Tensor | None, count: int, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
         """((n, width) the first n = `count` rows of values + addends over their length, or over `floor` where they are shorter;

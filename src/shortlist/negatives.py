@@ -19,6 +19,7 @@ from shortlist.sections import NegativeSettings
 
 Rows = NDArray[np.integer]
 _ROUNDING = 1e-12  # shares add up to 1 but for this
+_SIZES_KEPT = 4  # of batches, whose counts are kept
 
 
 class Negatives(Protocol):
@@ -114,17 +115,33 @@ class MixedNegatives:
         Raises      ValueError if an item can never be a negative (no draws and q_j = 0): it cannot be corrected
         Source      SCIENCE of the project, section 1; Yang et al. name the mixture Q* and leave it open
         """
-        others = batch_size - 1 + self.queued
-        expected = self.frequency.expected_positives(item_row, others) if positives is None else positives
+        logs = self._log_n_of_all(batch_size)[item_row] if positives is None else self._log_n(item_row, positives)
+        if batch_size > 1 and len(logs) and not logs.min() > -np.inf:
+            row = int(np.asarray(item_row)[np.argmin(logs)])
+            raise ValueError(f"every candidate must have a positive expected count: item row {row} has 0 with B' = {self.drawn}")
+        return logs
+
+    def _log_n_of_all(self, batch_size: int) -> NDArray[np.float32]:
+        """(M,) kept, because each step asks for some: the batches of a pass have two sizes at most."""
+        if batch_size not in self._kept:
+            if len(self._kept) >= _SIZES_KEPT:
+                self._kept.clear()
+            rows = np.arange(self.corpus_size)
+            self._kept[batch_size] = self._log_n(rows, self.frequency.expected_positives(rows, batch_size - 1 + self.queued))
+        return self._kept[batch_size]
+
+    def _log_n(self, item_row: Rows, positives: NDArray[np.float64]) -> NDArray[np.float32]:
+        expected = positives
         if not self.unigram_only:
             expected = expected + (self.drawn + self.cached) * self._indexed[item_row] / self.index_size
         if self.unchosen_weight != 1.0:
             expected = np.where(self.frequency.chosen(item_row), expected, expected / self.unchosen_weight)
-        if not np.all(expected > 0) and batch_size > 1:
-            row = int(np.asarray(item_row)[np.argmin(expected)])
-            raise ValueError(f"every candidate must have a positive expected count: item row {row} has 0 with B' = {self.drawn}")
         with np.errstate(divide="ignore"):
             return np.log(expected).astype(np.float32)
+
+    @cached_property
+    def _kept(self) -> dict[int, NDArray[np.float32]]:
+        return {}
 
     def log_pi(self, item_row: Rows, batch_size: int) -> NDArray[np.float32]:
         """(C,) log of pi_j = 1 - (1 - q_j)^(B-1) * (the probability that no index draw is j).

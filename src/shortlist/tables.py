@@ -53,6 +53,7 @@ class EmbeddingTables:
         self.weights = weights  # name -> (rows, dim)
         self.fixed = fixed
         self.sums = {name: torch.full_like(weight, adagrad_start) for name, weight in weights.items()}
+        self._asks = {name: torch.zeros((), requires_grad=name not in fixed) for name in weights}
         self._gathered: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._referred: dict[str, TableRows] = {}
 
@@ -74,8 +75,7 @@ class EmbeddingTables:
         if kernels() is None:
             return self.gather(rows)
         for name, table_rows in rows.items():
-            asks = torch.zeros((), requires_grad=name not in self.fixed)
-            self._referred[name] = TableRows(self.weights[name], torch.from_numpy(table_rows), asks)
+            self._referred[name] = TableRows(self.weights[name], torch.from_numpy(table_rows), self._asks[name])
         return {name: self._referred[name] for name in rows}
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from shortlist.kernels import Kernels, kernels
-from shortlist.tower_inputs import padded, side_by_side
+from shortlist.tower_inputs import padded
 
 _GROUP_BYTES = 24 * 2**20  # of products kept at once; below 32 MB, from where on memory comes fresh from the kernel every time
 _TILE_BYTES = 4 * 2**20  # of float32 logits worked on at once: they stay in the caches of two cores, and threads part seldom
@@ -84,7 +84,8 @@ class _SoftmaxLoss(torch.autograd.Function):
         share = weight / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)  # (B,) w_i
         warm = queries / temperature  # (B, D)
         columns = len(vectors) if kind == torch.float32 else padded(len(vectors))
-        left, right = warm.to(kind), side_by_side([vectors], rows=columns, kind=kind)
+        left, right = warm.to(kind), torch.empty(columns, vectors.shape[1], dtype=kind)
+        right[: len(vectors)], right[len(vectors) :] = vectors, 0
         pull = (warm * share[:, None]).to(kind)  # (B, D) w_i q_i / T
         rows = _Rows(
             terms,
@@ -97,7 +98,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         for group in _slices(len(queries), columns * left.element_size(), _GROUP_BYTES):
             cells = left[group] @ right.T  # (g, K)
             row_loss[group] = rows.to_gradients(cells, group)
-            d_queries[group] = (cells @ right).float()
+            d_queries[group] = cells @ right
             part = (cells.T @ pull[group])[: len(vectors)]
             d_vectors = part.float() if d_vectors is None else d_vectors.add_(part)
         d_queries *= (share / temperature)[:, None]
