@@ -104,7 +104,7 @@ class BatchMaker:
     def make(self, step: int, *, threads: int = 1) -> Batch:
         """The batch of step `step`; with more than one of `threads`, all of torch's may help."""
         rng = np.random.default_rng((self.seed, 2, step))
-        chosen = self._timeless.take(np.sort(self.example_rows(step)).astype(np.intp))  # what numpy looks up by quickest
+        chosen = self._looked_at.take(np.sort(self.example_rows(step)).astype(np.intp))  # what numpy looks up by quickest
         return self.assemble(chosen, self.negatives.sample(rng), rng, threads=threads)
 
     def assemble(self, examples: Examples, index_rows: NDArray[np.int64], rng: np.random.Generator | None, *, threads: int = 1) -> Batch:
@@ -187,9 +187,14 @@ class BatchMaker:
         return np.linspace(0, len(self.examples), self.steps_per_epoch + 1).astype(np.int64)
 
     @cached_property
-    def _timeless(self) -> Examples:
-        """The examples without their times, at which no batch looks: what is not read of memory-mapped arrays takes no memory."""
-        return replace(self.examples, time=np.broadcast_to(np.int64(0), len(self.examples)))
+    def _looked_at(self) -> Examples:
+        """The examples without what no batch looks at: what is not read takes neither time nor, memory-mapped, memory."""
+        examples, encoder, size = self.examples, self.dataset.query_encoder, len(self.examples)
+        queries = examples.queries
+        if not encoder.history_last and self.mine is None:
+            nowhere = np.broadcast_to(np.array(0, queries.history_start.dtype), size)
+            queries = replace(queries, history_start=nowhere, history_end=nowhere)
+        return replace(examples, queries=queries, time=np.broadcast_to(np.int64(0), size))
 
     @cached_property
     def _known(self) -> KnownItems:

@@ -21,6 +21,7 @@ _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float, "i": c
 ARGUMENTS = {
     "softmax_gradient": "pnnnpppppppi",
     "adagrad_rows": "ppppnnff",
+    "adagrad": "pnf",
     "add_bias": "ppnnii",
     "relu_backward": "pppnni",
     "normalise": "ppppnnfi",

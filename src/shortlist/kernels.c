@@ -124,26 +124,38 @@ int softmax_gradient(void *cells, int64_t rows, int64_t columns, int64_t padded,
     return failed;
 }
 
-/* `rows` NULL: all of them, in order */
+INLINE void learn(float *weight, float *sum, float gradient, float rate, float kept) {
+    float squares = *sum + gradient * gradient;
+    *sum = squares;
+    *weight = *weight * kept - rate * gradient / sqrtf(squares);
+}
+
 void adagrad_rows(float *weights, float *sums, const int64_t *rows, const float *gradients, int64_t count, int64_t width, float rate,
                   float kept) {
 #pragma omp parallel for schedule(static) if (count * width > FEW)
     for (int64_t i = 0; i < count; i++) {
-        if (rows && i + 8 < count) { /* rows lie far apart: what comes next is on its way while this one is worked on */
+        if (i + 8 < count) { /* rows lie far apart: what comes next is on its way while this one is worked on */
             for (int64_t j = 0; j < width; j += 16) {
                 __builtin_prefetch(weights + rows[i + 8] * width + j, 1);
                 __builtin_prefetch(sums + rows[i + 8] * width + j, 1);
             }
         }
-        int64_t at = (rows ? rows[i] : i) * width;
-        float *weight = weights + at, *sum = sums + at;
+        float *weight = weights + rows[i] * width, *sum = sums + rows[i] * width;
         const float *gradient = gradients + i * width;
 #pragma omp simd
-        for (int64_t j = 0; j < width; j++) {
-            float squares = sum[j] + gradient[j] * gradient[j];
-            sum[j] = squares;
-            weight[j] = weight[j] * kept - rate * gradient[j] / sqrtf(squares);
-        }
+        for (int64_t j = 0; j < width; j++)
+            learn(weight + j, sum + j, gradient[j], rate, kept);
+    }
+}
+
+/* The same for all numbers of some layers, each told by four: where weights, sums and gradients lie, and how many they are. */
+void adagrad(const int64_t *layers, int64_t count, float rate) {
+    for (const int64_t *layer = layers; layer < layers + 4 * count; layer += 4) {
+        float *weights = (float *)layer[0], *sums = (float *)layer[1];
+        const float *gradients = (const float *)layer[2];
+#pragma omp parallel for simd schedule(static) if (layer[3] > FEW)
+        for (int64_t j = 0; j < layer[3]; j++)
+            learn(weights + j, sums + j, gradients[j], rate, 1.0f);
     }
 }
 
@@ -345,11 +357,8 @@ INLINE void learn_chunk(float *weight, float *sum, const void *from, int64_t str
     float gradient[CHUNK];
     add_up(from, stride, column, NULL, values, weights, start, end, last, gradient, width, from_narrow);
 #pragma omp simd
-    for (int64_t k = 0; k < width; k++) {
-        float squares = sum[column + k] + gradient[k] * gradient[k];
-        sum[column + k] = squares;
-        weight[column + k] = weight[column + k] * kept - rate * gradient[k] / sqrtf(squares);
-    }
+    for (int64_t k = 0; k < width; k++)
+        learn(weight + column + k, sum + column + k, gradient[k], rate, kept);
 }
 
 /* adagrad_rows by the gradients that sum_rows makes of bags, one of each of the `rows`. Popular rows have long bags and lie together, so

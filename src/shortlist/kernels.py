@@ -8,6 +8,7 @@ torch's operations do the same with a pass over memory each. What `torch.compile
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -63,11 +64,10 @@ class Kernels:
         places = (_at(weights), _at(sums), _at(rows, torch.int64), _at(gradients))
         self._library.adagrad_rows(*places, *gradients.shape, rate, kept)
 
-    def adagrad(self, weights: torch.Tensor, sums: torch.Tensor, gradients: torch.Tensor, *, rate: float) -> None:
-        """The same for all numbers of a layer, of any shape."""
-        rows = weights.shape[0] if weights.ndim > 1 else 1
-        places = (_at(weights), _at(sums), None, _at(gradients))
-        self._library.adagrad_rows(*places, rows, weights.numel() // rows, rate, 1.0)
+    def adagrad(self, moved: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, rate: float) -> None:
+        """The same for all numbers of some layers: (weights, sums, gradients) of each, of any shape."""
+        numbers = [number for weights, *others in moved for number in (_address(weights), *map(_address, others), weights.numel())]
+        self._library.adagrad((ctypes.c_int64 * len(numbers))(*numbers), len(moved), rate)
 
     def gather_rows(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """(n, dim) the rows (n,), int64, of a table (m, dim)."""
@@ -175,9 +175,12 @@ def _loaded(library: ctypes.CDLL) -> Kernels:
 
 
 def _at(tensor: torch.Tensor | None, *kinds: torch.dtype) -> int | None:
+    """Where it lies, if it is there at all; as `_address`."""
+    return None if tensor is None else _address(tensor, *kinds)
+
+
+def _address(tensor: torch.Tensor, *kinds: torch.dtype) -> int:
     """Where it lies; it must be contiguous and of one of these types (float32 if none is named)."""
-    if tensor is None:
-        return None
     assert tensor.is_contiguous() and tensor.dtype in (kinds or (torch.float32,)), (tensor.dtype, tensor.stride())
     return tensor.data_ptr()
 

@@ -213,15 +213,17 @@ class Learner:
             self.stream = StreamingFrequency.from_state(self.stream.settings, arrays)
 
     def _move_parameters(self) -> None:
-        """One Adagrad step on the dense layers: torch's, or the same in one pass a layer."""
+        """One Adagrad step on the dense layers: torch's, or the same in one pass."""
         passes = kernels()
         if passes is None:
             self.optimizer.step()
             return
-        for parameter in self.parameters.values():
-            if parameter.grad is not None:
-                sums = self.optimizer.state[parameter]["sum"]
-                passes.adagrad(parameter.detach(), sums, parameter.grad.contiguous(), rate=self.settings.learning_rate)
+        moved = [
+            (parameter.detach(), self.optimizer.state[parameter]["sum"], parameter.grad.contiguous())
+            for parameter in self.parameters.values()
+            if parameter.grad is not None
+        ]
+        passes.adagrad(moved, rate=self.settings.learning_rate)
 
     def _columns(self, batch: Batch, items: EncodedItems) -> Columns:
         """The columns of the step's softmax: those of the batch, then those of the memory.
