@@ -156,6 +156,26 @@ def test_rows_do_not_depend_on_the_number_of_threads(passes: Kernels) -> None:
     assert torch.equal(cells_by(1), cells_by(2))
 
 
+@pytest.mark.parametrize("shapes", [[(3, 5)], [(131, 173), (7,), (1,), (257, 64)], []])
+def test_layers_move_as_torch_moves_them(shapes: list[tuple[int, ...]]) -> None:
+    passes, generator = kernels(), torch.Generator().manual_seed(0)
+    assert passes is not None
+    weights = [torch.randn(shape, generator=generator) for shape in shapes]
+    gradients = [torch.randn(shape, generator=generator) for shape in shapes]
+    moved = [weight.clone().requires_grad_() for weight in weights]
+    sums = [torch.full_like(weight, 0.5) for weight in weights]
+    passes.adagrad(list(zip(weights, sums, gradients, strict=True)), rate=0.25)
+    if not shapes:
+        return
+    optimizer = torch.optim.Adagrad(moved, lr=0.25, initial_accumulator_value=0.5, eps=0.0)
+    for weight, gradient in zip(moved, gradients, strict=True):
+        weight.grad = gradient
+    optimizer.step()
+    for weight, right, added in zip(weights, moved, sums, strict=True):
+        torch.testing.assert_close(weight, right.detach(), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(added, optimizer.state[right]["sum"], rtol=1e-6, atol=0)
+
+
 # --- batches: the same bytes as numpy's
 
 bags = st.lists(st.lists(st.integers(0, 28), min_size=1, max_size=6), min_size=1, max_size=11)

@@ -31,6 +31,15 @@ def mixed(drawn: int, *, replacement: bool = False) -> MixedNegatives:
 # --- log_n
 
 
+def test_counts_that_are_kept_are_those_of_their_batch_size() -> None:
+    kept, rows = MixedNegatives(exact_frequency(COUNTS), 2, unchosen_weight=0.25), np.array([3, 0, 3])
+    sizes = [*range(2, 9), 2, 3]  # more than are kept, and some again
+    for size in sizes:
+        fresh = MixedNegatives(exact_frequency(COUNTS), 2, unchosen_weight=0.25).log_n(rows, size)
+        told = kept.log_n(rows, size, kept.frequency.expected_positives(rows, size - 1))
+        assert kept.log_n(rows, size).tolist() == fresh.tolist() == told.tolist()
+
+
 def test_log_n_adds_the_share_of_the_other_positives_and_of_the_uniform_draws() -> None:
     # B = 4, B' = 2, M = 5: n = 3 q + 2/5
     expected = [3 * 5 / 11 + 0.4, 0.4, 3 * 2 / 11 + 0.4, 3 * 1 / 11 + 0.4, 3 * 3 / 11 + 0.4]
