@@ -127,7 +127,8 @@ def _hidden_facts(learner: Learner, batch: Batch) -> dict[str, float]:
     negatives = learner.negatives
     if isinstance(negatives, MixedNegatives):
         cached = 0 if batch.cached_rows is None else len(batch.cached_rows)
-        negatives = replace(negatives, queued=len(candidates.item_row) - len(batch.columns) - cached)
+        queued = len(candidates.item_row) - len(batch.columns) - cached
+        negatives = negatives if queued == negatives.queued else replace(negatives, queued=queued)  # the queue fills up
     return {
         "accidental_hits": float(hits[negative].sum() - own) / size,
         "accidental_hits_expected": negatives.expected_accidental_hits(size),

@@ -68,11 +68,13 @@ class Scored:
     @property
     def bias(self) -> torch.Tensor | None:
         """(C,) of each column."""
-        return self.columns.each()[1]
+        bias, place = self.columns.bias, self.columns.place
+        return bias if bias is None or place is None else bias[place]
 
     def similarity_of(self, rows: torch.Tensor) -> torch.Tensor:
         """(R, C) of the queries at `rows` (R,) and each column."""
-        return self.queries[rows] @ self.columns.each()[0].T
+        scores, place = self.columns.vectors @ self.queries[rows].T, self.columns.place  # (K, R)
+        return (scores if place is None else functional.embedding(place, scores)).T.contiguous()
 
     @property
     def similarity(self) -> torch.Tensor:

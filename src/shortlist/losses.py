@@ -164,7 +164,7 @@ def negative_shares(
     shifts = _shifts(design, candidates, queries, logq_weight)
     logits = similarity.float() / temperature
     others = (logits if bias is None else logits + bias) + shifts.others
-    return torch.softmax(others.masked_fill(_left_out(shifts, candidates, queries)[rows], NOTHING), dim=1).nan_to_num(0.0)
+    return torch.softmax(others.masked_fill(_left_out(shifts, candidates, rows), NOTHING), dim=1).nan_to_num(0.0)
 
 
 def accidental_hits(item_row: torch.Tensor, queries: int) -> torch.Tensor:
@@ -212,20 +212,24 @@ def _corrected(design: LossDesign, logits: torch.Tensor, candidates: Candidates,
     """(B,) the positives' terms and (B, C) the negatives', as logs; what is no negative is -inf."""
     queries = len(logits)
     shifts = _shifts(design, candidates, queries, logq_weight)
-    return logits.diagonal() + shifts.own, (logits + shifts.others).masked_fill(_left_out(shifts, candidates, queries), NOTHING)
+    return logits.diagonal() + shifts.own, (logits + shifts.others).masked_fill(
+        _left_out(shifts, candidates, torch.arange(queries)), NOTHING
+    )
 
 
-def _left_out(shifts: _Shifts, candidates: Candidates, queries: int) -> torch.Tensor:
-    """(B, C) cells that are no negatives, a row's own column among them."""
-    own_column = torch.eye(queries, len(candidates.item_row), dtype=torch.bool)
-    left_out = accidental_hits(candidates.item_row, queries) if shifts.masks_equal_ids else own_column
-    return left_out if candidates.hidden is None else left_out | candidates.hidden
+def _left_out(shifts: _Shifts, candidates: Candidates, rows: torch.Tensor) -> torch.Tensor:
+    """(R, C) cells that are no negatives of these rows (R,), a row's own column among them."""
+    items = candidates.item_row
+    own, of_columns = (items[rows], items) if shifts.masks_equal_ids else (rows, torch.arange(len(items)))
+    left_out = own[:, None] == of_columns[None, :]
+    return left_out if candidates.hidden is None else left_out | candidates.hidden[rows]
 
 
 def _terms(shifts: _Shifts, candidates: Candidates, queries: int) -> Terms:
     """The sum of each row, one column a candidate."""
-    hidden = _left_out(shifts, candidates, queries).fill_diagonal_(False)
-    return Terms(shifts.others, torch.arange(queries), shifts.own, shifts.own, hidden)
+    rows = torch.arange(queries)
+    hidden = _left_out(shifts, candidates, rows).fill_diagonal_(False)
+    return Terms(shifts.others, rows, shifts.own, shifts.own, hidden)
 
 
 def _merged_terms(shifts: _Shifts, candidates: Candidates, queries: int, place: torch.Tensor, vectors: int) -> Terms:

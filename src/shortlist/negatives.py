@@ -172,9 +172,14 @@ class MixedNegatives:
 
     def expected_accidental_hits(self, batch_size: int) -> float:
         """(B-1+queued) sum_j q_j^2 + (B'+cached) sum_j q_j [j in the index data] / M'."""
+        meet, indexed = self._chances
+        return (batch_size - 1 + self.queued) * meet + (self.drawn + self.cached) * indexed / self.index_size
+
+    @cached_property
+    def _chances(self) -> tuple[float, float]:
+        """(sum_j q_j^2, sum_j q_j [j in the index data]): a choice that is another one's item, one that uniform draws may bring."""
         q = self.frequency.q
-        uniform = (self.drawn + self.cached) * float(np.sum(q * self._indexed)) / self.index_size
-        return float((batch_size - 1 + self.queued) * np.sum(q**2)) + uniform
+        return float(np.sum(q**2)), float(np.sum(q * self._indexed))
 
     @cached_property
     def _indexed(self) -> NDArray[np.bool_]:
