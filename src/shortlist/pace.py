@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 MOST_RESTS = 10  # times as long as else a thread rests while others are pressed: what it does must end some day
-_LOOK_S = 0.002  # how often it looks whether they still are
+_LOOK_S, _SELDOM_S = 0.002, 0.05  # after how long it looks whether they still are, first and later: each look takes the interpreter's lock
 
 
 def nobody_waits() -> bool:
@@ -51,7 +51,8 @@ def step() -> None:
         return
     rest_s = (time.perf_counter() - _own.since_s) * (1 / _own.share - 1)
     ended_s = time.perf_counter() + MOST_RESTS * rest_s
-    is_hurried = _own.hurry.wait(rest_s)
+    is_hurried, look_s = _own.hurry.wait(rest_s), _LOOK_S
     while not is_hurried and _own.is_pressed() and time.perf_counter() < ended_s:
-        is_hurried = _own.hurry.wait(_LOOK_S)
+        is_hurried = _own.hurry.wait(look_s)
+        look_s = min(2 * look_s, _SELDOM_S)
     _own.since_s = time.perf_counter()
