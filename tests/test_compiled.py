@@ -199,8 +199,8 @@ def same_features(found: Features, right: Features) -> None:
 
 
 @settings(deadline=None)  # the first one may import what numpy's way needs
-@given(bags, st.data(), st.integers(1, 2))
-def test_features_are_localised_to_numpys_bytes(lists: list[list[int]], data: st.DataObject, threads: int) -> None:
+@given(bags, st.data(), st.booleans())
+def test_features_are_localised_to_numpys_bytes(lists: list[list[int]], data: st.DataObject, shares_out: bool) -> None:
     bag, count = bag_of(lists), len(lists)
     ids = np.array(data.draw(st.lists(st.integers(0, 28), min_size=count, max_size=count)), np.int32)
     rows = data.draw(st.none() | st.lists(st.integers(-1, count - 1), max_size=13))
@@ -210,7 +210,7 @@ def test_features_are_localised_to_numpys_bytes(lists: list[list[int]], data: st
     columns = {"bag": bag, "dense": dense, "ids": Ids(ids), "shown": Ids(ids)}
     wanted = Wanted(columns, {"bag": (29, None), "ids": (31, 8), "shown": (29, None)}, rows, shown)
     choose_passes("auto")
-    found = localise([wanted, Wanted({}, {}), Wanted({"bag": bag}, {"bag": (61, None)})], threads=threads)
+    found = localise([wanted, Wanted({}, {}), Wanted({"bag": bag}, {"bag": (61, None)})], shares_out=shares_out)
     choose_passes("eager")
     right = localise([wanted, Wanted({}, {}), Wanted({"bag": bag}, {"bag": (61, None)})])
     for one, other in zip(found, right, strict=True):
@@ -226,9 +226,18 @@ def test_many_entries_are_localised_alike_by_any_number_of_threads() -> None:
     bag = Bag(rng.integers(0, 5003, offsets[-1]).astype(np.int32), offsets, rng.random(offsets[-1], np.float32))
     rows = rng.integers(-1, count, 2003)
     wanted = [Wanted({"a": bag, "b": Ids(bag.values[:count])}, {"a": (5003, None), "b": (5003, None)}, rows)] * 3
+    choose_passes("eager")
+    right = localise(wanted)
     choose_passes("auto")
-    for one, other in zip(localise(wanted, threads=2), localise(wanted), strict=True):
-        same_features(one, other)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        shared_out = localise(wanted, shares_out=True)
+    finally:
+        torch.set_num_threads(before)
+    for found in (shared_out, localise(wanted)):
+        for one, other in zip(found, right, strict=True):
+            same_features(one, other)
 
 
 @pytest.mark.parametrize("value", [-30, -1, 29])

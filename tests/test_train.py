@@ -180,9 +180,9 @@ def test_batches_made_in_another_thread_or_in_between_train_to_the_same_bytes(bu
         monkeypatch.setattr(os, "cpu_count", lambda: cores)
         make = BatchMaker.make
 
-        def noted(maker: BatchMaker, step: int, *, threads: int = 1) -> Batch:
+        def noted(maker: BatchMaker, step: int, *, shares_out: bool = False) -> Batch:
             makers.append(threading.current_thread().name)
-            return make(maker, step, threads=threads)
+            return make(maker, step, shares_out=shares_out)
 
         monkeypatch.setattr(BatchMaker, "make", noted)
         trainer.fit(None, Notes())

@@ -101,13 +101,15 @@ class BatchMaker:
         order = _epoch_order(self.seed, epoch, len(self.examples))
         return order[self._bounds[place] : self._bounds[place + 1]]
 
-    def make(self, step: int, *, threads: int = 1) -> Batch:
-        """The batch of step `step`; with more than one of `threads`, all of torch's may help."""
+    def make(self, step: int, *, shares_out: bool = False) -> Batch:
+        """The batch of step `step`; `shares_out`: torch's threads have nothing else to do, and help."""
         rng = np.random.default_rng((self.seed, 2, step))
         chosen = self._looked_at.take(np.sort(self.example_rows(step)).astype(np.intp))  # what numpy looks up by quickest
-        return self.assemble(chosen, self.negatives.sample(rng), rng, threads=threads)
+        return self.assemble(chosen, self.negatives.sample(rng), rng, shares_out=shares_out)
 
-    def assemble(self, examples: Examples, index_rows: NDArray[np.int64], rng: np.random.Generator | None, *, threads: int = 1) -> Batch:
+    def assemble(
+        self, examples: Examples, index_rows: NDArray[np.int64], rng: np.random.Generator | None, *, shares_out: bool = False
+    ) -> Batch:
         """The batch of these examples and index draws; without `rng` nothing is dropped out."""
         queries, dataset = examples.queries, self.dataset
         last = dataset.query_encoder.history_last
@@ -128,7 +130,7 @@ class BatchMaker:
                 Wanted(dataset.user_features, query_encoder.user.embedded, queries.user_row),
                 Wanted(queries.context, query_encoder.context.embedded),
             ),
-            threads=threads,
+            shares_out=shares_out,
         )
         return Batch(
             item_row,

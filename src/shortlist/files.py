@@ -100,9 +100,10 @@ class SourceFrame:
             series = self.frame[name]
             inner = inner_type(series.dtype)
             if inner is None and series.dtype.is_float():
-                if series.is_finite().all():
+                finite = series.is_finite()
+                if finite.all():
                     continue
-                bad = ~series.is_finite()
+                bad = ~finite
             elif inner is not None and inner.is_float():
                 lists = _as_list(series)
                 if lists.explode(empty_as_null=False, keep_nulls=False).is_finite().all():

@@ -521,8 +521,8 @@ static void localise_one(int64_t *part) {
         transpose_bags(local, weights, offsets, count, part[FOUND], (int64_t *)part[BY_VALUE], (int32_t *)part[BAGS], (float *)part[OF_BAGS]);
 }
 
-void localise(int64_t *parts, int64_t count, int threads) {
-#pragma omp parallel for schedule(dynamic, 1) if (threads > 1)
+void localise(int64_t *parts, int64_t count, int shares_out) {
+#pragma omp parallel for schedule(dynamic, 1) if (shares_out)
     for (int64_t i = 0; i < count; i++)
         localise_one(parts + i * NUMBERS);
 }

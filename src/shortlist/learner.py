@@ -221,7 +221,7 @@ class Learner:
             self.optimizer.step()
             return
         moved = [
-            (parameter.detach(), self.optimizer.state[parameter]["sum"], parameter.grad.contiguous())
+            (parameter, self.optimizer.state[parameter]["sum"], parameter.grad.contiguous())
             for parameter in self.parameters.values()
             if parameter.grad is not None
         ]

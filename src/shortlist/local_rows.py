@@ -6,7 +6,7 @@ numpy, or the same in compiled passes where there are some (compiled.py): to the
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +31,11 @@ class Wanted:
     rows: NDArray[np.signedinteger] | None = None
     shown: Mapping[str, Ids] = field(default_factory=dict)
 
+    def part(self, name: str, column: Ids | Bag) -> _Part:
+        """What is to be renumbered of a column that has a table."""
+        shown, size = self.shown.get(name), self.embedded[name][0]
+        return _Part(column, self.rows, size) if shown is None else _Part(shown, None, size)
+
 
 @dataclass(frozen=True)
 class Features:
@@ -41,33 +46,29 @@ class Features:
     transposed: dict[str, Bag]  # by feature that is a bag: of each of those rows, the entries that hold it
 
 
-def localise(sides: Sequence[Wanted], *, threads: int = 1) -> list[Features]:
+def localise(sides: Sequence[Wanted], *, shares_out: bool = False) -> list[Features]:
     """Of each side, the wanted entries, with table rows renumbered from 0.
 
-    threads  where the passes are compiled: above 1, all of torch's take part
-    Raises   IndexError where an entry names a row outside its table
+    shares_out  where the passes are compiled: all of torch's threads take part, a feature each
+    Raises      IndexError where an entry names a row outside its table
     """
-    features = []
-    left: list[tuple[Features, str, _Part]] = []
-    for side in sides:
-        made = Features({}, {}, {})
-        features.append(made)
-        for name, column in side.columns.items():
-            made.columns[name] = column  # in this order; replaced below
-            if isinstance(column, Dense):
-                made.columns[name] = column if side.rows is None else column.take(side.rows)
-            elif name in side.shown:
-                left.append((made, name, _Part(side.shown[name], None, side.embedded[name][0])))
-            else:
-                left.append((made, name, _Part(column, side.rows, side.embedded[name][0])))
+    parts = [side.part(name, column) for side in sides for name, column in side.columns.items() if not isinstance(column, Dense)]
     passes = library()
-    parts = [part for _, _, part in left]
-    numbered = [part.numbered() for part in parts] if passes is None else _numbered_at_once(passes, parts, threads)
-    for (made, name, _), (column, table_rows, transposed) in zip(left, numbered, strict=True):
-        made.columns[name], made.table_rows[name] = column, table_rows
+    numbered = iter([part.numbered() for part in parts] if passes is None else _numbered_at_once(passes, parts, shares_out))
+    return [_features(side, numbered) for side in sides]
+
+
+def _features(side: Wanted, numbered: Iterator[_Numbered]) -> Features:
+    """What of `numbered` comes next is this side's."""
+    made = Features({}, {}, {})
+    for name, column in side.columns.items():
+        if isinstance(column, Dense):
+            made.columns[name] = column if side.rows is None else column.take(side.rows)
+            continue
+        made.columns[name], made.table_rows[name], transposed = next(numbered)
         if transposed is not None:
             made.transposed[name] = transposed
-    return features
+    return made
 
 
 _Numbered = tuple[Ids | Bag, NDArray[np.int64], Bag | None]  # the column, its table rows, and of a bag the entries by these rows
@@ -97,11 +98,11 @@ class _Part:
         return bag, table_rows, bag.transposed(len(table_rows))
 
 
-def _numbered_at_once(passes: ctypes.CDLL, parts: Sequence[_Part], threads: int) -> list[_Numbered]:
+def _numbered_at_once(passes: ctypes.CDLL, parts: Sequence[_Part], shares_out: bool) -> list[_Numbered]:
     """`numbered` of each part, to the byte."""
     orders = [_Order.of_ids(part) if isinstance(part.column, Ids) else _Order.of_bags(part.column, part) for part in parts]
     numbers = np.array([order.numbers for order in orders], np.int64).reshape(len(orders), _NUMBERS)
-    passes.localise(numbers.ctypes.data, len(orders), threads)
+    passes.localise(numbers.ctypes.data, len(orders), int(shares_out))
     return [order.filled(found) for order, found in zip(orders, numbers[:, -1].tolist(), strict=True)]
 
 

@@ -123,12 +123,13 @@ class MixedNegatives:
 
     def _log_n_of_all(self, batch_size: int) -> NDArray[np.float32]:
         """(M,) kept, because each step asks for some: the batches of a pass have two sizes at most."""
-        if batch_size not in self._kept:
+        logs = self._kept.get(batch_size)
+        if logs is None:
             if len(self._kept) >= _SIZES_KEPT:
                 self._kept.clear()
             rows = np.arange(self.corpus_size)
-            self._kept[batch_size] = self._log_n(rows, self.frequency.expected_positives(rows, batch_size - 1 + self.queued))
-        return self._kept[batch_size]
+            logs = self._kept[batch_size] = self._log_n(rows, self.frequency.expected_positives(rows, batch_size - 1 + self.queued))
+        return logs
 
     def _log_n(self, item_row: Rows, positives: NDArray[np.float64]) -> NDArray[np.float32]:
         expected = positives

@@ -115,7 +115,7 @@ class Trainer:
         If not, one of torch's threads would wait for it in every operation, which costs a little more than to make it in between.
         """
         if torch.get_num_threads() >= (os.cpu_count() or 1):
-            yield from ((step, self.maker.make(step, threads=torch.get_num_threads())) for step in range(start, stop))
+            yield from ((step, self.maker.make(step, shares_out=True)) for step in range(start, stop))
             return
         with ThreadPoolExecutor(1, "batches") as pool:
             waiting = [pool.submit(self.maker.make, step) for step in range(start, min(start + _AHEAD, stop))]
